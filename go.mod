@@ -1,0 +1,3 @@
+module sheepdog
+
+go 1.26
