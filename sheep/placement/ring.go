@@ -28,8 +28,8 @@ const DefaultVNodes = 128
 type Ring struct {
 	nodes  []sheep.Node
 	hashes []uint64 // of the points, ascending
-	owners []uint16 // of the points: indexes of nodes
-	zones  []uint16 // of the nodes: the number of their zone on this ring
+	owners []uint32 // of the points: indexes of nodes
+	zones  []uint32 // of the nodes: the number of their zone on this ring
 	spread int      // zones that have a point, at most sheep.MaxCopies
 }
 
@@ -38,31 +38,32 @@ type Ring struct {
 func NewRing(nodes []sheep.Node) *Ring {
 	type point struct {
 		hash  uint64
-		owner uint16
+		owner uint32
 	}
+	r := &Ring{nodes: slices.Clone(nodes), zones: make([]uint32, len(nodes))}
 	var points []point
-	r := &Ring{nodes: slices.Clone(nodes), zones: make([]uint16, len(nodes))}
-	number := make(map[sheep.ZoneID]uint16)
+	number := make(map[sheep.ZoneID]uint32)
 	for i, n := range r.nodes {
 		if n.VNodes == 0 {
 			continue
 		}
 		if _, ok := number[n.Zone]; !ok {
-			number[n.Zone] = uint16(len(number))
+			number[n.Zone] = uint32(len(number))
 		}
 		r.zones[i] = number[n.Zone]
 		h := nodeHash(n)
 		for range n.VNodes {
 			h = next(h)
-			points = append(points, point{h, uint16(i)})
+			points = append(points, point{h, uint32(i)})
 		}
 	}
 	slices.SortFunc(points, func(a, b point) int {
 		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.owner, b.owner))
 	})
-	for _, p := range points {
-		r.hashes = append(r.hashes, p.hash)
-		r.owners = append(r.owners, p.owner)
+	r.hashes = make([]uint64, len(points))
+	r.owners = make([]uint32, len(points))
+	for i, p := range points {
+		r.hashes[i], r.owners[i] = p.hash, p.owner
 	}
 	r.spread = min(len(number), sheep.MaxCopies)
 	return r
@@ -104,7 +105,7 @@ func (r *Ring) AppendPlace(dst []int, id sheep.ObjectID, n int) []int {
 }
 
 // inZone reports whether one of the nodes is in zone.
-func (r *Ring) inZone(nodes []int, zone uint16) bool {
+func (r *Ring) inZone(nodes []int, zone uint32) bool {
 	for _, n := range nodes {
 		if r.zones[n] == zone {
 			return true

@@ -39,7 +39,8 @@ type VDIState struct {
 	Lock       sheep.Lock // its nodes have nothing but their addresses
 }
 
-// VDIStateOf returns the state of v, locked as lock says.
+// VDIStateOf returns the state of v, locked as lock says; the zero lock is an
+// open one.
 func VDIStateOf(v sheep.VDI, lock sheep.Lock) VDIState {
 	s := VDIState{
 		VDI:        v.ID,
@@ -49,6 +50,7 @@ func VDIStateOf(v sheep.VDI, lock sheep.Lock) VDIState {
 		Parent:     v.Parent,
 		Lock:       lock,
 	}
+	s.Lock.State = max(lock.State, sheep.Unlocked)
 	s.Copies, s.CopyPolicy = v.Policy.Wire()
 	return s
 }
@@ -89,14 +91,14 @@ func DecodeVDIState(b []byte) (VDIState, error) {
 }
 
 // Append appends the record's 1428 bytes to b; of more than 31 participants
-// the first 31 are written. A lock without state is an open one.
+// the first 31 are written.
 func (s VDIState) Append(b []byte) []byte {
 	le := binary.LittleEndian
 	shared := s.Lock.Participants[:min(len(s.Lock.Participants), maxParticipants)]
 	b = le.AppendUint32(b, uint32(s.VDI))
 	b = append(b, s.Copies, bit(s.Snapshot), bit(s.Deleted), s.CopyPolicy, s.BlockShift, 0, 0, 0)
 	b = le.AppendUint32(b, uint32(s.Parent))
-	b = le.AppendUint32(b, uint32(max(s.Lock.State, sheep.Unlocked)))
+	b = le.AppendUint32(b, uint32(s.Lock.State))
 	b = AppendNodeID(b, s.Lock.Owner)
 	b = le.AppendUint32(b, uint32(len(shared)))
 	for _, p := range shared {
