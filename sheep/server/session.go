@@ -1,0 +1,43 @@
+package server
+
+import (
+	"sync"
+
+	"sheepdog/sheep"
+)
+
+// A Session is what outlives a request on a connection: the VDIs that were
+// written to without being durable. They are flushed when the client goes,
+// because qemu-img convert never flushes.
+type Session struct {
+	mu       sync.Mutex
+	deferred map[sheep.VDIID]struct{} // guarded by mu
+}
+
+// Deferred notes that a write to vdi was answered that may not be durable.
+func (s *Session) Deferred(vdi sheep.VDIID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.deferred == nil {
+		s.deferred = make(map[sheep.VDIID]struct{})
+	}
+	s.deferred[vdi] = struct{}{}
+}
+
+// Flushing notes that vdi is about to be flushed.
+func (s *Session) Flushing(vdi sheep.VDIID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.deferred, vdi)
+}
+
+// Unflushed returns the VDIs that Deferred named and Flushing did not.
+func (s *Session) Unflushed() []sheep.VDIID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []sheep.VDIID
+	for id := range s.deferred {
+		ids = append(ids, id)
+	}
+	return ids
+}
