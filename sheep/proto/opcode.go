@@ -86,8 +86,9 @@ const (
 	OpPeerRemove  Opcode = 0xD3
 	OpPeerFlush   Opcode = 0xD4
 	OpPeerStat    Opcode = 0xD5 // data: object ids; reply: a CopyState for each
-	OpPeerList    Opcode = 0xD6 // reply: CopyStates ascending from PeerBody.ID, at most PeerBody.Len
+	OpPeerList    Opcode = 0xD6 // reply: object ids ascending from PeerBody.ID, at most PeerBody.Len
 	OpPeerIntents Opcode = 0xD7 // reply: object ids
+	OpPeerDigest  Opcode = 0xD8 // reply: SHA-1 of the whole stored object
 
 	OpOwnerRead   Opcode = 0xE1
 	OpOwnerWrite  Opcode = 0xE2
@@ -210,6 +211,7 @@ var ops = [256]opInfo{
 	OpPeerStat:    {"PEER_STAT", ClassPeer, ScopePeer, false, true},
 	OpPeerList:    {"PEER_LIST", ClassPeer, ScopePeer, false, false},
 	OpPeerIntents: {"PEER_INTENTS", ClassPeer, ScopePeer, false, false},
+	OpPeerDigest:  {"PEER_DIGEST", ClassPeer, ScopePeer, false, false},
 
 	OpOwnerRead:   {"OWNER_READ", ClassOwner, ScopeGateway, false, false},
 	OpOwnerWrite:  {"OWNER_WRITE", ClassOwner, ScopeGateway, false, false},
