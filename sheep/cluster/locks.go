@@ -1,0 +1,160 @@
+package cluster
+
+import (
+	"slices"
+
+	"sheepdog/sheep"
+)
+
+// Messages about the VDI locks of the wire protocol. A lock belongs to the
+// gateway that asked.
+
+// maxParticipants bounds the gateways that share a lock.
+const maxParticipants = 31
+
+// lockMsg locks a VDI for the proposer's gateway.
+type lockMsg struct {
+	vid    sheep.VDIID
+	shared bool
+}
+
+func (lockMsg) kind() messageKind        { return kindLock }
+func (m lockMsg) append(b []byte) []byte { return appendBool(appendVID(b, m.vid), m.shared) }
+
+func (m lockMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	st := s.vdis.all[m.vid]
+	switch {
+	case st == nil:
+		return sheep.ErrNoVDI
+	case s.settings.Flags&FlagLocks == 0:
+		return nil
+	case m.shared:
+		return st.share(from.node)
+	case st.lock.State != sheep.Unlocked:
+		return sheep.ErrVDILocked
+	}
+	st.lock = sheep.Lock{State: sheep.Exclusive, Owner: from.node}
+	return nil
+}
+
+// share adds a participant. The first may have changed the inode; later ones
+// must read it if somebody may have.
+func (v *vdiState) share(n sheep.Node) error {
+	if v.lock.State == sheep.Unlocked {
+		v.lock = sheep.Lock{
+			State:        sheep.Shared,
+			Participants: []sheep.Participant{{Node: n, State: sheep.ShareModified}},
+		}
+		return nil
+	}
+	if v.lock.State != sheep.Shared || len(v.lock.Participants) >= maxParticipants || v.participant(n) != nil {
+		return sheep.ErrVDILocked
+	}
+	state := sheep.ShareShared
+	if slices.ContainsFunc(v.lock.Participants, func(p sheep.Participant) bool { return p.State == sheep.ShareModified }) {
+		state = sheep.ShareInvalidated
+	}
+	v.lock.Participants = append(v.lock.Participants, sheep.Participant{Node: n, State: state})
+	return nil
+}
+
+// participant returns the entry of the gateway n, or nil.
+func (v *vdiState) participant(n sheep.Node) *sheep.Participant {
+	for i := range v.lock.Participants {
+		if p := &v.lock.Participants[i]; p.Node.Addr == n.Addr {
+			return p
+		}
+	}
+	return nil
+}
+
+// leaveShare takes a gateway off a shared lock, and frees the lock if it was
+// the last.
+func (v *vdiState) leaveShare(n sheep.Node) {
+	if v.lock.State != sheep.Shared {
+		return
+	}
+	v.lock.Participants = slices.DeleteFunc(v.lock.Participants, func(p sheep.Participant) bool {
+		return p.Node.Addr == n.Addr
+	})
+	if len(v.lock.Participants) == 0 {
+		v.lock = sheep.Lock{State: sheep.Unlocked}
+	}
+}
+
+// leaveShares takes a node that left off all shared locks. Its exclusive locks
+// stay: their clients may live on, and only an operator can tell.
+func (s *state) leaveShares(n sheep.Node) {
+	for _, v := range s.vdis.all {
+		v.leaveShare(n)
+	}
+}
+
+// unlockMsg releases an exclusive lock, whoever holds it, or the share of node.
+// What is not locked that way stays as it is.
+type unlockMsg struct {
+	vid    sheep.VDIID
+	shared bool
+	node   sheep.Node
+}
+
+func (unlockMsg) kind() messageKind { return kindUnlock }
+
+func (m unlockMsg) append(b []byte) []byte {
+	b = appendBool(appendVID(b, m.vid), m.shared)
+	return appendNode(b, m.node)
+}
+
+func (m unlockMsg) apply(s *state, _ *member, _ *Entry, _ *effects) error {
+	st := s.vdis.all[m.vid]
+	switch {
+	case st == nil:
+	case m.shared:
+		st.leaveShare(m.node)
+	case st.lock.State == sheep.Exclusive:
+		st.lock = sheep.Lock{State: sheep.Unlocked}
+	}
+	return nil
+}
+
+// coherenceMsg says that the proposer's gateway changed the inode of a shared
+// VDI, or with validate that it has read the present one.
+type coherenceMsg struct {
+	vid      sheep.VDIID
+	validate bool
+}
+
+func (coherenceMsg) kind() messageKind        { return kindCoherence }
+func (m coherenceMsg) append(b []byte) []byte { return appendBool(appendVID(b, m.vid), m.validate) }
+
+func (m coherenceMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
+	st := s.vdis.all[m.vid]
+	if st == nil {
+		return sheep.ErrNoVDI
+	}
+	self := st.participant(from.node)
+	if self == nil {
+		return sheep.ErrNoVDI
+	}
+	if !m.validate && self.State == sheep.ShareModified {
+		return nil
+	}
+	for i := range st.lock.Participants {
+		p := &st.lock.Participants[i]
+		switch {
+		case !m.validate:
+			p.State = sheep.ShareInvalidated
+		case p.State != sheep.ShareInvalidated:
+			p.State = sheep.ShareShared
+		}
+	}
+	if m.validate {
+		self.State = sheep.ShareShared
+	} else {
+		self.State = sheep.ShareModified
+	}
+	return nil
+}

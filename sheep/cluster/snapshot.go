@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"fmt"
+
+	"sheepdog/sheep"
+)
+
+// stateVersion is the first byte of a marshalled state.
+const stateVersion = 1
+
+// marshal returns the state as restore reads it. Equal states give equal bytes.
+func (s *state) marshal() []byte {
+	b := []byte{stateVersion, byte(s.status)}
+	b = le.AppendUint64(b, s.index)
+	b = appendBool(b, s.started)
+	b = appendBool(b, s.stopping)
+	b = appendBool(b, s.recoveryOff)
+	b = appendSettings(b, s.settings)
+	b = le.AppendUint32(b, uint32(s.epoch))
+	b = le.AppendUint64(b, uint64(s.epochTime))
+	b = le.AppendUint32(b, uint32(s.forced))
+	b = appendNodes(b, s.nodes)
+	b = appendList(b, s.members, appendMember)
+	b = appendList(b, s.waiting, appendEntry)
+	b = appendList(b, s.vdis.sorted(), func(b []byte, id sheep.VDIID) []byte {
+		return appendVDIState(b, s.vdis.all[id])
+	})
+	b = appendList(b, s.ownedBy(func(owner) bool { return true }), func(b []byte, id sheep.VDIID) []byte {
+		return appendOwner(b, id, s.owners[id])
+	})
+	return appendList(b, s.plans, appendPlan)
+}
+
+// restoreState is the inverse of marshal.
+func restoreState(b []byte) (*state, error) {
+	d := &decoder{b: b}
+	if v := d.u8(); v != stateVersion {
+		return nil, fmt.Errorf("%w: state of the cluster has version %d, not %d", sheep.ErrVersion, v, stateVersion)
+	}
+	s := newState()
+	s.status = Status(d.u8())
+	s.index = d.u64()
+	s.started = d.bool()
+	s.stopping = d.bool()
+	s.recoveryOff = d.bool()
+	s.settings = d.settings()
+	s.epoch = sheep.Epoch(d.u32())
+	s.epochTime = int64(d.u64())
+	s.forced = sheep.Epoch(d.u32())
+	s.nodes = d.nodes()
+	s.members = list(d, 45, (*decoder).member)
+	s.waiting = list(d, 29, (*decoder).entry)
+	for _, st := range list(d, vdiSize+10, (*decoder).vdiState) {
+		*s.vdis.put(st.vdi, st.used) = *st
+	}
+	for range d.count(4 + nodeSize + 33) {
+		vid, o := d.owner()
+		s.owners[vid] = o
+	}
+	s.plans = list(d, 30, (*decoder).plan)
+	if err := d.end(); err != nil {
+		return nil, fmt.Errorf("state of the cluster: %w", err)
+	}
+	return s, nil
+}
+
+func appendList[T any](b []byte, list []T, appendOne func([]byte, T) []byte) []byte {
+	b = le.AppendUint32(b, uint32(len(list)))
+	for _, v := range list {
+		b = appendOne(b, v)
+	}
+	return b
+}
+
+// list reads a list whose elements take at least size bytes each.
+func list[T any](d *decoder, size int, one func(*decoder) T) []T {
+	n := d.count(size)
+	if n == 0 {
+		return nil
+	}
+	out := make([]T, n)
+	for i := range out {
+		out[i] = one(d)
+	}
+	return out
+}
+
+func appendMember(b []byte, m *member) []byte {
+	b = le.AppendUint64(b, uint64(m.inc))
+	b = appendNode(b, m.node)
+	b = appendBool(b, m.fixed)
+	b = le.AppendUint64(b, m.joined)
+	b = le.AppendUint32(b, m.owed)
+	b = le.AppendUint32(b, uint32(m.complete))
+	b = le.AppendUint64(b, m.proposed.low)
+	return appendList(b, m.proposed.ahead, le.AppendUint64)
+}
+
+func (d *decoder) member() *member {
+	return &member{
+		inc:      d.inc(),
+		node:     d.node(),
+		fixed:    d.bool(),
+		joined:   d.u64(),
+		owed:     d.u32(),
+		complete: sheep.Epoch(d.u32()),
+		proposed: sequence{low: d.u64(), ahead: list(d, 8, (*decoder).u64)},
+	}
+}
+
+func appendEntry(b []byte, e Entry) []byte {
+	b = le.AppendUint64(b, e.Index)
+	b = append(b, byte(e.Kind))
+	b = le.AppendUint64(b, uint64(e.Member))
+	b = le.AppendUint64(b, uint64(e.Time))
+	return appendBytes(b, e.Data)
+}
+
+func (d *decoder) entry() Entry {
+	return Entry{
+		Index:  d.u64(),
+		Kind:   EntryKind(d.u8()),
+		Member: d.inc(),
+		Time:   int64(d.u64()),
+		Data:   d.copied(),
+	}
+}
+
+// copied reads bytes that outlive the decoder's buffer.
+func (d *decoder) copied() []byte { return append([]byte(nil), d.bytes()...) }
+
+func appendVDIState(b []byte, st *vdiState) []byte {
+	b = appendVDI(b, st.vdi)
+	b = appendBool(b, st.used)
+	b = le.AppendUint32(b, uint32(st.epoch))
+	b = append(b, byte(st.lock.State))
+	switch st.lock.State {
+	case sheep.Exclusive:
+		b = appendNode(b, st.lock.Owner)
+	case sheep.Shared:
+		b = appendList(b, st.lock.Participants, appendParticipant)
+	}
+	return b
+}
+
+func (d *decoder) vdiState() *vdiState {
+	st := &vdiState{vdi: d.vdi(), used: d.bool(), epoch: sheep.Epoch(d.u32())}
+	st.lock.State = sheep.LockState(d.u8())
+	switch st.lock.State {
+	case sheep.Unlocked:
+	case sheep.Exclusive:
+		st.lock.Owner = d.node()
+	case sheep.Shared:
+		st.lock.Participants = list(d, nodeSize+1, (*decoder).participant)
+	default:
+		d.bad = true
+	}
+	return st
+}
+
+func appendParticipant(b []byte, p sheep.Participant) []byte {
+	return append(appendNode(b, p.Node), byte(p.State))
+}
+
+func (d *decoder) participant() sheep.Participant {
+	return sheep.Participant{Node: d.node(), State: sheep.ShareState(d.u8())}
+}
+
+func appendOwner(b []byte, vid sheep.VDIID, o owner) []byte {
+	b = appendVID(b, vid)
+	b = le.AppendUint64(b, uint64(o.Owner))
+	b = appendNode(b, o.Node)
+	b = le.AppendUint64(b, uint64(o.Generation))
+	b = appendBool(b, o.Plan)
+	b = le.AppendUint64(b, uint64(o.prev))
+	return le.AppendUint64(b, uint64(o.prevGen))
+}
+
+func (d *decoder) owner() (sheep.VDIID, owner) {
+	vid := d.vid()
+	var o owner
+	o.Owner = d.inc()
+	o.Node = d.node()
+	o.Generation = d.gen()
+	o.Plan = d.bool()
+	o.prev = d.inc()
+	o.prevGen = d.gen()
+	o.Draining = o.Owner != 0 && o.prev != 0
+	return vid, o
+}
+
+func appendPlan(b []byte, p *plan) []byte {
+	b = le.AppendUint64(b, p.index)
+	b = le.AppendUint64(b, uint64(p.proposer))
+	b = le.AppendUint64(b, uint64(p.executor))
+	b = append(b, p.kind)
+	b = appendBool(b, p.retry)
+	return appendBytes(b, p.payload)
+}
+
+func (d *decoder) plan() *plan {
+	return &plan{
+		index:    d.u64(),
+		proposer: d.inc(),
+		executor: d.inc(),
+		kind:     d.u8(),
+		retry:    d.bool(),
+		payload:  d.copied(),
+	}
+}
