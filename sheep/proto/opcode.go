@@ -88,7 +88,7 @@ const (
 	OpPeerStat    Opcode = 0xD5 // data: object ids; reply: a CopyState for each
 	OpPeerList    Opcode = 0xD6 // reply: object ids ascending from PeerBody.ID, at most PeerBody.Len
 	OpPeerIntents Opcode = 0xD7 // reply: object ids
-	OpPeerDigest  Opcode = 0xD8 // reply: SHA-1 of the whole stored object
+	OpPeerDigest  Opcode = 0xD8 // reply: SHA-1 of the whole stored object, 20 bytes
 
 	OpOwnerRead   Opcode = 0xE1
 	OpOwnerWrite  Opcode = 0xE2

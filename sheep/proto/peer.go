@@ -279,7 +279,7 @@ const (
 )
 
 // A CopyState is what a node says of its copy of one object in answer to
-// PEER_STAT and PEER_LIST.
+// PEER_STAT.
 //
 //	offset  size  field
 //	     0     8  object
