@@ -1,0 +1,49 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"testing"
+)
+
+// Ports below the range from which the kernel takes the ports of outgoing
+// connections, so that a daemon that was killed finds its port free again.
+const firstPort, lastPort = 12000, 32000
+
+// A Port is a TCP port of 127.0.0.1 that belongs to this test.
+type Port struct {
+	Number int
+
+	claim net.PacketConn // the UDP port of that number: what suites agree by
+}
+
+// FreePort reserves a port until the test ends.
+func FreePort(t testing.TB) Port {
+	t.Helper()
+	for range 1000 {
+		p, err := claim(firstPort + rand.IntN(lastPort-firstPort))
+		if err == nil {
+			t.Cleanup(func() { p.claim.Close() })
+			return p
+		}
+	}
+	t.Fatal("found no free port")
+	return Port{}
+}
+
+func claim(n int) (Port, error) {
+	addr := fmt.Sprintf("127.0.0.1:%d", n)
+	udp, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return Port{}, err
+	}
+	tcp, err := net.Listen("tcp", addr)
+	if err != nil {
+		return Port{}, errors.Join(err, udp.Close())
+	}
+	return Port{n, udp}, tcp.Close()
+}
+
+func (p Port) String() string { return fmt.Sprintf("127.0.0.1:%d", p.Number) }
