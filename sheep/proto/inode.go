@@ -1,8 +1,8 @@
 package proto
 
 import (
+	"bytes"
 	"encoding/binary"
-	"strings"
 
 	"sheepdog/sheep"
 )
@@ -93,7 +93,7 @@ func DecodeInodeHeader(b []byte) (InodeHeader, error) {
 
 // rest returns what field has after text and the NULs that follow it.
 func rest(field []byte, text string) string {
-	return strings.TrimLeft(string(field[len(text):]), "\x00")
+	return string(bytes.TrimLeft(field[len(text):], "\x00"))
 }
 
 // Append appends the header's 4664 bytes to b.

@@ -110,7 +110,8 @@ const (
 	ClassOwner                 // ours: to the gateway that owns the VDI, never forwarded again
 )
 
-// A Scope says who takes part in an operation.
+// A Scope says who takes part in an operation of C Sheepdog. Where ours needs
+// more nodes, as FLUSH_VDI does, the scope is still C's.
 type Scope uint8
 
 // The scopes.

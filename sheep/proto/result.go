@@ -111,14 +111,14 @@ var (
 
 // results is the one table of results: code, error, and the text that dog
 // prints and scripts match. A code without text prints as C prints it, as an
-// invalid one. An error is carried by the first code that it matches. Never
-// written.
+// invalid one. An error is carried by the first code that it matches, so "no
+// object" comes last: it is a statement on all copies, and one joined with
+// another error is none. Never written.
 var results = [...]struct {
 	code Result
 	err  error
 	text string
 }{
-	{ResultNoObject, sheep.ErrNoObject, "No object found"},
 	{ResultNotOwner, sheep.ErrNotOwner, "Gateway does not own the VDI"},
 	{ResultStaleOwner, sheep.ErrStaleOwner, "Ownership of the VDI has moved on"},
 	{ResultStaleCopy, sheep.ErrStaleCopy, "Copy is not known to be current"},
@@ -172,6 +172,7 @@ var results = [...]struct {
 	{ResultGatewayMode, ErrGatewayMode, "Targeted node is gateway mode"},
 	{ResultVNodes, ErrVNodesStrategy, "Invalid cluster vnodes strategy"},
 	{ResultNoCheckpoint, ErrNoCheckpoint, ""},
+	{ResultNoObject, sheep.ErrNoObject, "No object found"},
 }
 
 // A ResultError is a result that nobody has given a meaning.

@@ -75,6 +75,7 @@ func TestErrorsThatHaveNoCodeOfTheirOwn(t *testing.T) {
 		{"a request that took too long", context.DeadlineExceeded, proto.ResultNetwork},
 		{"a connection that took too long", os.ErrDeadlineExceeded, proto.ResultNetwork},
 		{"a cancelled request with a cause", errors.Join(context.Canceled, sheep.ErrShutdown), proto.ResultShutdown},
+		{"copies that are absent and broken", errors.Join(sheep.ErrNoObject, sheep.ErrIO), proto.ResultIO},
 		{"what nobody has foreseen", errors.New("oops"), proto.ResultSystemError},
 	} {
 		if got := proto.ResultOf(c.err); got != c.want {
