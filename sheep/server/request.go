@@ -57,9 +57,11 @@ func (r *Request) Reply(resp proto.Response, data ...[]byte) {
 	c.w.Append(resp.Append(head[:0]), r, data...)
 }
 
-// ReplyError answers with the result that stands for err, or with success.
-func (r *Request) ReplyError(err error) {
-	r.Reply(proto.Response{Result: proto.ResultOf(err)})
+// Drop ends the request, and its connection, without an answer. It takes the
+// place of Reply.
+func (r *Request) Drop() {
+	r.conn.cut()
+	r.Sent(nil)
 }
 
 // mayReturn reports whether the client reads n bytes after the answer. Between
@@ -81,7 +83,7 @@ func (r *Request) Sent(error) {
 	s.buffers.Put(r.in)
 	s.buffers.Put(r.out)
 	class, cost := r.plan.Class, r.cost
-	*r = Request{scratch: r.scratch}
+	*r = Request{scratch: scratch{done: r.scratch.done}}
 	s.requests.Put(r)
 	s.budgets[class].put(cost)
 	c.leave(cost)

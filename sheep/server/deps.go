@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/proto"
+)
+
+// A Guard is where requests of clients for objects enter the chain. It knows
+// what inodes mean; the server does not.
+type Guard interface {
+	// Read, Write and Remove serve one request. a and its Data are the
+	// server's again when they return.
+	Read(ctx context.Context, a *Access, p []byte) error
+	Write(ctx context.Context, a *Access) error
+	Remove(ctx context.Context, a *Access) error
+
+	// Discard makes slot index of the map of vdi's inode empty and releases
+	// the object there, if there is one.
+	Discard(ctx context.Context, id sheep.ObjectID) error
+
+	sheep.Flusher
+}
+
+// An Access is what a client asks of one object.
+type Access struct {
+	ID      sheep.ObjectID
+	COW     sheep.ObjectID // with Create: start from this object, or zero
+	Off     uint32
+	Data    []byte
+	Create  bool
+	Durable bool // not to be deferred
+	TGT     bool // the client takes part in inode coherence
+}
+
+// Operations are the operations on whole VDIs.
+type Operations interface {
+	// Create serves NEW_VDI.
+	Create(ctx context.Context, name string, b proto.VDIBody) (sheep.VDI, error)
+
+	// Lookup finds a working VDI, or with a tag or snapshot id a snapshot. It
+	// sees everything that was answered before the call by any node.
+	Lookup(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
+
+	// Delete serves DEL_VDI.
+	Delete(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
+
+	// Attr serves GET_VDI_ATTR: data is a whole attribute object.
+	Attr(ctx context.Context, data []byte, flags proto.Flags) (proto.VDIReply, error)
+}
+
+// An Owner serves what other gateways forward to the owner of a VDI, which is
+// this node's gateway or nobody here: it never forwards again.
+type Owner interface {
+	sheep.Objects
+	sheep.Flusher
+	Decref(ctx context.Context, ref sheep.Ref, generation, count uint32) error
+}
+
+// A Replica serves this node's copies to peers. Ref.Epoch is checked against
+// this node's.
+type Replica interface {
+	Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error
+	Remove(ctx context.Context, ref sheep.Ref) error
+	Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) error
+
+	// ReadAny is Read of a copy that may not be current.
+	ReadAny(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error
+
+	// StartWrite applies w. It does not wait: done is called at once or later,
+	// on any goroutine, and w and its data are in use until then.
+	StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write, done func(error))
+}
+
+// Copies tell what this node knows of its copies.
+type Copies interface {
+	States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID) ([]proto.CopyState, error)
+	List(ctx context.Context, e sheep.Epoch, from sheep.ObjectID, limit int) ([]sheep.ObjectID, error)
+	Intents(ctx context.Context, e sheep.Epoch) ([]sheep.ObjectID, error)
+	Digest(ctx context.Context, e sheep.Epoch, id sheep.ObjectID) ([20]byte, error)
+}
+
+// A Store is this node's disk.
+type Store interface {
+	Has(id sheep.ObjectID) bool
+	IDs() iter.Seq[sheep.ObjectID] // ascending
+	Space() (total, free uint64)
+	Epoch(e sheep.Epoch) ([]sheep.Node, time.Time, error)
+}
+
+// A Recovery copies what this node lacks.
+type Recovery interface {
+	State() proto.RecoveryState
+	Throttle() proto.Throttle
+	SetThrottle(t proto.Throttle)
+
+	// Repair replaces this node's copy by that of another node.
+	Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error
+}
+
+// A Table is what every node knows of the cluster and its VDIs.
+type Table interface {
+	View() *cluster.View
+	VDI(id sheep.VDIID) (sheep.VDI, bool)
+	VDIs() []sheep.VDI // ascending
+	LockOf(id sheep.VDIID) sheep.Lock
+	UsedBitmap() []byte
+	DeletedBitmap() []byte
+	Lease() error // nil while this node may answer
+}
+
+// Commands change the cluster. Each returns when it is applied here.
+type Commands interface {
+	Format(ctx context.Context, s cluster.Settings) error
+	Shutdown(ctx context.Context) error
+	ForceRecover(ctx context.Context) error
+	SetRecovery(ctx context.Context, on bool) error
+	SetVNodes(ctx context.Context, n uint16) error
+	SetSpace(ctx context.Context, bytes uint64) error
+	AlterClusterCopies(ctx context.Context, copies uint8) error
+	AlterVDICopies(ctx context.Context, vid sheep.VDIID, copies uint8) error
+	AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setBit bool) error
+	Lock(ctx context.Context, vid sheep.VDIID, shared bool) error
+	Unlock(ctx context.Context, vid sheep.VDIID, shared bool, node sheep.Node) error
+	Coherence(ctx context.Context, vid sheep.VDIID, validate bool) error
+}
+
+// Cluster is what the nodes agree on; *cluster.Cluster is one.
+type Cluster interface {
+	Table
+	Commands
+}
+
+var _ Cluster = (*cluster.Cluster)(nil)

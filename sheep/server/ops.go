@@ -1,4 +1,0 @@
-package server
-
-// scratch is what handlers keep in a request.
-type scratch struct{}

@@ -1,0 +1,234 @@
+package server
+
+import (
+	"fmt"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+	"sheepdog/sheep/wire"
+)
+
+// planPeerRead reserves what a read by a peer returns, and lets recovery's
+// reads pass those that may wait for it.
+func planPeerRead(h *proto.Header, p *Plan) {
+	b := proto.DecodePeerBody(h.Body)
+	p.Room = int(b.Len)
+	if b.Len > MaxIO || h.Flags&proto.FlagWrite != 0 {
+		p.Room, p.Result = 0, proto.ResultInvalid
+	}
+	if b.Bits&proto.PeerRecovery != 0 {
+		p.Class = ClassUrgent
+	}
+}
+
+// planPeerWrite has small writes served by the reading goroutine: the replica
+// does not wait, and many share one answering write.
+func planPeerWrite(h *proto.Header, p *Plan) {
+	p.Inline = h.Payload() < wire.LargePayload
+}
+
+// hello serves HELLO: both sides say who they are. A sheep of another cluster
+// or of another version is turned away.
+func (d *Daemon) hello(r *Request) {
+	theirs, err := proto.DecodeHello(r.Data)
+	mine := d.Hello
+	mine.Ctime = d.Cluster.View().Settings.Ctime
+	switch {
+	case err != nil:
+	case theirs.Version != proto.PeerVersion:
+		err = fmt.Errorf("%w: peer speaks version %d", sheep.ErrVersion, theirs.Version)
+	}
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	r.Reply(proto.Response{}, mine.Append(r.Room(proto.HelloSize)[:0]))
+}
+
+// peerRef returns what a peer's or gateway's request names. Without copies and
+// policy the object is that of a peer that only looks at it.
+func (d *Daemon) peerRef(r *Request) (proto.PeerBody, sheep.Ref, error) {
+	b := proto.DecodePeerBody(r.Header.Body)
+	if b.Copies == 0 && b.CopyPolicy == 0 {
+		return b, sheep.Ref{ID: b.ID, Size: b.Size, Generation: b.Generation, Epoch: r.Header.Epoch}, nil
+	}
+	ref, err := b.Ref(r.Header.Epoch)
+	return b, ref, err
+}
+
+// peerReply answers a peer with data, or with the result that stands for err.
+func (d *Daemon) peerReply(r *Request, err error, data ...[]byte) {
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	r.Reply(proto.Response{Body: proto.PeerReply{Incarnation: d.Hello.Incarnation}.Body()}, data...)
+}
+
+// peerRead serves PEER_READ.
+func (d *Daemon) peerRead(r *Request) {
+	b, ref, err := d.peerRef(r)
+	d.stats.peerRead(int(b.Len))
+	defer d.stats.peerDone()
+	if err == nil && d.Replica == nil {
+		err = sheep.ErrNoObject // a gateway has nothing
+	}
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	p := r.Room(int(b.Len))
+	if b.Bits&proto.PeerRecovery != 0 {
+		err = d.Replica.ReadAny(r.Ctx, ref, p, b.Off)
+	} else {
+		err = d.Replica.Read(r.Ctx, ref, p, b.Off)
+	}
+	if err == nil {
+		err = d.Cluster.Lease()
+	}
+	d.peerReply(r, err, p)
+}
+
+// peerWrite serves PEER_WRITE.
+func (d *Daemon) peerWrite(r *Request) {
+	b, ref, err := d.peerRef(r)
+	d.stats.peerWrite(len(r.Data))
+	if r.scratch.done == nil {
+		r.scratch.done = r.peerWritten
+	}
+	r.scratch.daemon = d
+	if err == nil {
+		err = writeOf(b, r.Data, &r.scratch.write)
+	}
+	if err == nil && d.Replica == nil {
+		err = sheep.ErrNotSupported
+	}
+	if err != nil {
+		r.peerWritten(err)
+		return
+	}
+	r.scratch.ref = ref
+	d.Replica.StartWrite(r.Ctx, ref, &r.scratch.write, r.scratch.done)
+}
+
+// peerWritten answers a PEER_WRITE.
+func (r *Request) peerWritten(err error) {
+	d := r.scratch.daemon
+	d.stats.peerDone()
+	d.peerReply(r, err)
+}
+
+// writeOf turns the body and data of a write into w. A write that would not
+// end within the object is refused.
+func writeOf(b proto.PeerBody, data []byte, w *sheep.Write) error {
+	*w = sheep.Write{
+		Off:     b.Off,
+		Data:    data,
+		Create:  b.Bits&proto.PeerCreate != 0,
+		Durable: b.Bits&proto.PeerDurable != 0,
+	}
+	if b.Bits&proto.PeerZero != 0 {
+		if len(data) > 0 {
+			return fmt.Errorf("%w: zeroes with %d bytes of data", sheep.ErrInvalid, len(data))
+		}
+		w.Data, w.Zero = nil, b.Len
+	}
+	if uint64(w.Off)+uint64(w.Len()) > uint64(b.Size) {
+		return fmt.Errorf("%w: write of %d bytes at %d of %v of %d bytes", sheep.ErrInvalid, w.Len(), w.Off, b.ID, b.Size)
+	}
+	return nil
+}
+
+// peerRemove serves PEER_REMOVE.
+func (d *Daemon) peerRemove(r *Request) {
+	_, ref, err := d.peerRef(r)
+	d.stats.peerRemove()
+	defer d.stats.peerDone()
+	if err == nil && d.Replica != nil {
+		err = d.Replica.Remove(r.Ctx, ref)
+	}
+	d.peerReply(r, err)
+}
+
+// peerFlush serves PEER_FLUSH.
+func (d *Daemon) peerFlush(r *Request) {
+	var err error
+	if d.Replica != nil {
+		err = d.Replica.Flush(r.Ctx, r.Header.Epoch, proto.DecodePeerBody(r.Header.Body).ID.VDI())
+	}
+	d.peerReply(r, err)
+}
+
+// peerStat serves PEER_STAT.
+func (d *Daemon) peerStat(r *Request) {
+	ids, err := proto.DecodeObjectIDs(r.Data)
+	if err == nil && d.Copies == nil {
+		err = sheep.ErrNotSupported
+	}
+	var states []proto.CopyState
+	if err == nil {
+		states, err = d.Copies.States(r.Ctx, r.Header.Epoch, ids)
+	}
+	d.copyStates(r, states, err)
+}
+
+// peerList serves PEER_LIST.
+func (d *Daemon) peerList(r *Request) {
+	if d.Copies == nil {
+		d.copyStates(r, nil, sheep.ErrNotSupported)
+		return
+	}
+	b := proto.DecodePeerBody(r.Header.Body)
+	limit := int(min(b.Len, proto.MaxPeerStat))
+	ids, err := d.Copies.List(r.Ctx, r.Header.Epoch, b.ID, limit)
+	var states []proto.CopyState
+	if err == nil {
+		states, err = d.Copies.States(r.Ctx, r.Header.Epoch, ids)
+	}
+	d.copyStates(r, states, err)
+}
+
+func (d *Daemon) copyStates(r *Request, states []proto.CopyState, err error) {
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	b := r.Room(len(states) * proto.CopyStateSize)[:0]
+	for _, s := range states {
+		b = s.Append(b)
+	}
+	d.peerReply(r, nil, b)
+}
+
+// peerIntents serves PEER_INTENTS.
+func (d *Daemon) peerIntents(r *Request) {
+	if d.Copies == nil {
+		d.fail(r, sheep.ErrNotSupported)
+		return
+	}
+	ids, err := d.Copies.Intents(r.Ctx, r.Header.Epoch)
+	d.peerReply(r, err, proto.AppendObjectIDs(nil, ids))
+}
+
+// readPeer serves C's READ_PEER, by which dog compares copies. C's other peer
+// operations would change one copy behind the owner's back and are not served.
+func (d *Daemon) readPeer(r *Request) {
+	if d.Replica == nil {
+		d.fail(r, sheep.ErrNoObject)
+		return
+	}
+	b := proto.DecodeObjectBody(r.Header.Body)
+	v, _ := d.Cluster.VDI(b.ID.VDI())
+	ref := sheep.Ref{ID: b.ID, Policy: v.Policy, Size: b.ID.Size(v.BlockShift), Epoch: r.Header.Epoch}
+	if ref.Epoch == 0 {
+		ref.Epoch = d.Epoch()
+	}
+	p := r.Room(int(r.Header.Room()))
+	d.stats.peerRead(len(p))
+	defer d.stats.peerDone()
+	if err := d.Replica.Read(r.Ctx, ref, p, b.Off); err != nil {
+		d.fail(r, err)
+		return
+	}
+	r.Reply(proto.Response{}, p)
+}

@@ -1,0 +1,173 @@
+package server
+
+import (
+	"fmt"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/proto"
+)
+
+// vdiReply answers a lookup or creation.
+func (d *Daemon) vdiReply(r *Request, v sheep.VDI, err error) {
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	copies, _ := v.Policy.Wire()
+	r.Reply(proto.Response{Body: proto.VDIReply{VDI: v.ID, Copies: copies, BlockShift: v.BlockShift}.Body()})
+}
+
+// newVDI serves NEW_VDI.
+func (d *Daemon) newVDI(r *Request) {
+	v, err := d.Operations.Create(r.Ctx, proto.Text(r.Data), proto.DecodeVDIBody(r.Header.Body))
+	d.vdiReply(r, v, err)
+}
+
+// delVDI serves DEL_VDI.
+func (d *Daemon) delVDI(r *Request) {
+	name, tag, err := proto.DecodeLookup(r.Data)
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	v, err := d.Operations.Delete(r.Ctx, name, tag, proto.DecodeVDIBody(r.Header.Body).SnapID)
+	d.vdiReply(r, v, err)
+}
+
+// getVDIInfo serves GET_VDI_INFO.
+func (d *Daemon) getVDIInfo(r *Request) {
+	v, err := d.lookup(r)
+	d.vdiReply(r, v, err)
+}
+
+func (d *Daemon) lookup(r *Request) (sheep.VDI, error) {
+	name, tag, err := proto.DecodeLookup(r.Data)
+	if err != nil {
+		return sheep.VDI{}, err
+	}
+	return d.Operations.Lookup(r.Ctx, name, tag, proto.DecodeVDIBody(r.Header.Body).SnapID)
+}
+
+// lockVDI serves LOCK_VDI: a lookup, and a lock if the cluster was formatted
+// with locking.
+func (d *Daemon) lockVDI(r *Request) {
+	v, err := d.lookup(r)
+	if err == nil && d.Cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
+		v, err = d.lock(r, v)
+	}
+	d.vdiReply(r, v, err)
+}
+
+// lock locks v, or what has taken its place while it was being locked.
+func (d *Daemon) lock(r *Request, v sheep.VDI) (sheep.VDI, error) {
+	kind := proto.DecodeVDIBody(r.Header.Body).Type
+	if kind != proto.LockNormal && kind != proto.LockShared {
+		return v, fmt.Errorf("%w: lock type %d", sheep.ErrVDILocked, kind)
+	}
+	shared := kind == proto.LockShared
+	for {
+		if err := d.Cluster.Lock(r.Ctx, v.ID, shared); err != nil {
+			return v, err
+		}
+		now, err := d.lookup(r)
+		if err == nil && now.ID == v.ID {
+			return now, nil
+		}
+		if e := d.Cluster.Unlock(r.Ctx, v.ID, shared, d.Hello.Node); e != nil {
+			return v, e
+		}
+		if err != nil {
+			return v, err
+		}
+		v = now
+	}
+}
+
+// releaseVDI serves RELEASE_VDI: always success, except that deferred writes
+// could not be made durable, which the client could learn in no other way.
+func (d *Daemon) releaseVDI(r *Request) {
+	b := proto.DecodeVDIBody(r.Header.Body)
+	if b.Base == 0 || b.Base >= sheep.MaxVDIs {
+		succeed(d, r)
+		return
+	}
+	var flushed error
+	if _, ok := d.Cluster.VDI(b.Base); ok {
+		flushed = d.flush(r.Ctx, r.Session, b.Base)
+	}
+	if err := d.Cluster.Unlock(r.Ctx, b.Base, b.Type == proto.LockShared, d.Hello.Node); err != nil {
+		d.fail(r, err)
+		return
+	}
+	d.finish(r, flushed)
+}
+
+// readVDIs serves READ_VDIS.
+func (d *Daemon) readVDIs(r *Request) { d.bitmap(r, d.Cluster.UsedBitmap) }
+
+// readDelVDIs serves READ_DEL_VDIS.
+func (d *Daemon) readDelVDIs(r *Request) { d.bitmap(r, d.Cluster.DeletedBitmap) }
+
+func (d *Daemon) bitmap(r *Request, bitmap func() []byte) {
+	if r.Header.Room() != sheep.MaxVDIs/8 {
+		invalid(d, r)
+		return
+	}
+	r.Reply(proto.Response{}, bitmap())
+}
+
+// getVDICopies serves GET_VDI_COPIES.
+func (d *Daemon) getVDICopies(r *Request) {
+	vdis := d.Cluster.VDIs()
+	if len(vdis)*proto.VDIStateSize > int(r.Header.Room()) {
+		d.fail(r, sheep.ErrBufferSmall)
+		return
+	}
+	b := r.Room(len(vdis) * proto.VDIStateSize)[:0]
+	for _, v := range vdis {
+		b = proto.VDIStateOf(v, d.Cluster.LockOf(v.ID)).Append(b)
+	}
+	r.Reply(proto.Response{}, b)
+}
+
+// notifyVDIAdd serves NOTIFY_VDI_ADD, by which dog restores cluster snapshots.
+func (d *Daemon) notifyVDIAdd(r *Request) {
+	b := proto.DecodeVDIStateBody(r.Header.Body)
+	policy, err := sheep.PolicyFromWire(b.Copies, b.CopyPolicy)
+	if err == nil && (b.New == 0 || b.New >= sheep.MaxVDIs || b.Old >= sheep.MaxVDIs) {
+		err = fmt.Errorf("%w: VDI number %x", sheep.ErrInvalid, uint32(b.New))
+	}
+	if err == nil {
+		v, _ := d.Cluster.VDI(b.New)
+		v.ID, v.Parent, v.Policy, v.BlockShift = b.New, b.Old, policy, b.BlockShift
+		err = d.Cluster.AddVDI(r.Ctx, b.Old, v, b.SetBitmap)
+	}
+	d.finish(r, err)
+}
+
+// alterVDICopy serves ALTER_VDI_COPY.
+func (d *Daemon) alterVDICopy(r *Request) {
+	b := proto.DecodeVDIStateBody(r.Header.Body)
+	if b.CopyPolicy != 0 {
+		invalid(d, r)
+		return
+	}
+	d.finish(r, d.Cluster.AlterVDICopies(r.Ctx, b.New, b.Copies))
+}
+
+// inodeCoherence serves INODE_COHERENCE.
+func (d *Daemon) inodeCoherence(r *Request) {
+	b := proto.DecodeCoherenceBody(r.Header.Body)
+	d.finish(r, d.Cluster.Coherence(r.Ctx, b.VDI, b.Validate))
+}
+
+// checkpointCtl serves VDI_STATE_CHECKPOINT_CTL: there are no checkpoints, the
+// log tells joining nodes all.
+func (d *Daemon) checkpointCtl(r *Request) {
+	if proto.DecodeCheckpointBody(r.Header.Body).Get && d.Cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
+		d.fail(r, proto.ErrNoCheckpoint)
+		return
+	}
+	succeed(d, r)
+}
