@@ -1,0 +1,173 @@
+package vdi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/placement"
+	"sheepdog/sheep/proto"
+)
+
+// A Query names a VDI: the head of Name, or the snapshot of it that has Tag or
+// SnapID, whichever matches.
+type Query struct {
+	Name   string
+	Tag    string
+	SnapID uint32
+}
+
+func (q Query) wantsSnapshot() bool { return q.Tag != "" || q.SnapID != 0 }
+
+// Lookup returns the VDI that q names, as the whole cluster has agreed on it
+// when Lookup was called. It fails with sheep.ErrNoVDI, or with sheep.ErrNoTag if
+// there is a head of the name but not the snapshot.
+func (o *Operations) Lookup(ctx context.Context, q Query) (sheep.VDI, error) {
+	if err := o.dir.Sync(ctx); err != nil {
+		return sheep.VDI{}, err
+	}
+	s := search{o: o, Query: q}
+	v, err := s.run(ctx)
+	if !s.doubtful {
+		return v, err
+	}
+	// An inode was newer than the table, because a plan is about to end.
+	if err := o.dir.Sync(ctx); err != nil {
+		return sheep.VDI{}, err
+	}
+	return o.find(ctx, q, 0)
+}
+
+// find is Lookup in what this node knows. What became a snapshot by a plan of
+// the given time counts as the head that it was.
+func (o *Operations) find(ctx context.Context, q Query, time uint64) (sheep.VDI, error) {
+	s := search{o: o, Query: q, time: time}
+	return s.run(ctx)
+}
+
+// A search is for the VDI that a query names.
+type search struct {
+	o *Operations
+	Query
+	time     uint64
+	missing  bool // a VDI without inode is the one
+	doubtful bool // an inode says that it is a snapshot's, the table does not
+}
+
+func (s *search) run(ctx context.Context) (sheep.VDI, error) {
+	head := false
+	for _, v := range s.o.named(s.Name) {
+		snapshot, err := s.isSnapshot(ctx, v)
+		switch {
+		case s.missing && errors.Is(err, sheep.ErrNoObject):
+			return v, nil
+		case err != nil:
+			return sheep.VDI{}, err
+		case !snapshot:
+			if head = true; !s.wantsSnapshot() {
+				return v, nil
+			}
+			continue
+		case !s.wantsSnapshot():
+			continue
+		case s.SnapID != 0 && v.SnapID == s.SnapID:
+			return v, nil
+		case s.Tag == "":
+			continue
+		}
+		tag, err := s.o.readField(ctx, v, tagField, proto.LabelSize)
+		switch {
+		case s.missing && errors.Is(err, sheep.ErrNoObject):
+			return v, nil
+		case err != nil:
+			return sheep.VDI{}, err
+		case proto.Text(tag) == s.Tag:
+			return v, nil
+		}
+	}
+	if head {
+		return sheep.VDI{}, fmt.Errorf("VDI %q tag %q id %d: %w", s.Name, s.Tag, s.SnapID, sheep.ErrNoTag)
+	}
+	return sheep.VDI{}, fmt.Errorf("VDI %q: %w", s.Name, sheep.ErrNoVDI)
+}
+
+// isSnapshot reports whether v is a snapshot. That the table has it as none does
+// not mean much after the restore of a cluster, where clients write inodes
+// themselves; it is looked up then.
+func (s *search) isSnapshot(ctx context.Context, v sheep.VDI) (bool, error) {
+	if v.Snapshot {
+		return true, nil
+	}
+	b, err := s.o.readField(ctx, v, snapTimeField, 8)
+	if err != nil {
+		return false, err
+	}
+	when := binary.LittleEndian.Uint64(b)
+	snapshot := when != 0 && when != s.time
+	s.doubtful = s.doubtful || snapshot
+	return snapshot, nil
+}
+
+// named returns the VDIs of the name that are not deleted, the newest first:
+// numbers are given upwards from the hash of the name, with a wrap at the end.
+func (o *Operations) named(name string) []sheep.VDI {
+	list := slices.DeleteFunc(slices.Clone(o.dir.VDIsNamed(name)), func(v sheep.VDI) bool { return v.Deleted })
+	start := firstNumber(name)
+	age := func(v sheep.VDI) uint32 { return uint32(v.ID-start) & (sheep.MaxVDIs - 1) }
+	slices.SortFunc(list, func(a, b sheep.VDI) int { return int(age(b)) - int(age(a)) })
+	return list
+}
+
+func (o *Operations) readField(ctx context.Context, v sheep.VDI, off uint32, n int) ([]byte, error) {
+	b := make([]byte, n)
+	if err := o.next.Read(ctx, Ref(v, sheep.InodeObject(v.ID)), b, off); err != nil {
+		return nil, fmt.Errorf("read inode of VDI %v: %w", v.ID, err)
+	}
+	return b, nil
+}
+
+// nextSnapID returns the snapshot id of a new head of the name.
+func (o *Operations) nextSnapID(name string) uint32 {
+	last := uint32(0)
+	for _, v := range o.named(name) {
+		last = max(last, v.SnapID)
+	}
+	return last + 1
+}
+
+// firstNumber returns the number that the first VDI of the name gets if it is free.
+func firstNumber(name string) sheep.VDIID { return max(placement.HashName(name), 1) }
+
+// freeNumber returns the number of a new VDI of the name.
+func (o *Operations) freeNumber(name string) (sheep.VDIID, error) {
+	used := o.dir.UsedBitmap()
+	start := firstNumber(name)
+	if o.dir.Defaults().Recycle {
+		start = 1
+	}
+	v := firstClear(used, start, sheep.MaxVDIs)
+	if v == 0 {
+		v = firstClear(used, 1, start)
+	}
+	if v == 0 {
+		return 0, sheep.ErrFullVDI
+	}
+	return v, nil
+}
+
+// firstClear returns the first number in [from, to) whose bit is clear, or 0.
+func firstClear(used []byte, from, to sheep.VDIID) sheep.VDIID {
+	for v := from; v < to; v++ {
+		if v%64 == 0 && v+64 <= to && binary.LittleEndian.Uint64(used[v/8:]) == ^uint64(0) {
+			v += 63
+			continue
+		}
+		if used[v/8]&(1<<(v%8)) == 0 {
+			return v
+		}
+	}
+	return 0
+}

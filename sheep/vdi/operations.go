@@ -1,0 +1,158 @@
+package vdi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// Operations make and delete VDIs and attributes, and look them up.
+//
+// NewVDI, Delete and Attr may be called on any node. They log a plan, and Execute
+// of some node, usually the same, does the work.
+type Operations struct {
+	guard   *Guard
+	next    Next
+	dir     Directory
+	planner Planner
+	cfg     OperationsConfig
+}
+
+// OperationsConfig is what Operations can do without.
+type OperationsConfig struct {
+	// Self is the address of this node as locks have it.
+	Self sheep.Node
+
+	// DeleteLocked says which locks of a VDI do not protect it.
+	DeleteLocked LockPolicy
+
+	Now func() time.Time // nil: the clock
+	Log *slog.Logger     // nil discards
+}
+
+// A LockPolicy says whether a locked VDI may be deleted, in clusters that lock.
+type LockPolicy uint8
+
+const (
+	// DeleteOwnLocked lets a VDI be deleted through the gateway that locked
+	// it, and no other. QEMU locks a snapshot before it deletes it.
+	DeleteOwnLocked LockPolicy = iota
+
+	// DeleteAnyLocked ignores locks, as C Sheepdog does.
+	DeleteAnyLocked
+)
+
+// NewOperations returns the operations of a node. guard and next are those that
+// its clients' requests go through.
+func NewOperations(guard *Guard, next Next, dir Directory, planner Planner, cfg OperationsConfig) *Operations {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Operations{guard: guard, next: next, dir: dir, planner: planner, cfg: cfg}
+}
+
+// NewVDI makes the VDI that r asks for and returns it: the new head, also of a
+// snapshot.
+func (o *Operations) NewVDI(ctx context.Context, r NewRequest) (sheep.VDI, error) {
+	if err := r.check(); err != nil {
+		return sheep.VDI{}, err
+	}
+	plan := newPlan{NewRequest: r, Time: proto.WireTime(o.cfg.Now())}
+	result, err := o.planner.Plan(ctx, PlanNew, plan.encode())
+	if err != nil {
+		return sheep.VDI{}, err
+	}
+	m, err := decodeMade(result)
+	if err != nil {
+		return sheep.VDI{}, err
+	}
+	v, ok := o.dir.VDI(m.VDI)
+	if !ok {
+		return sheep.VDI{}, fmt.Errorf("VDI %v is gone again: %w", m.VDI, sheep.ErrNoVDI)
+	}
+	return v, nil
+}
+
+// check refuses what can be seen to be wrong without knowing the cluster.
+func (r NewRequest) check() error {
+	switch {
+	case r.Name == "" || len(r.Name) > maxName:
+		return fmt.Errorf("%w: a name has 1 to %d bytes, not %d", sheep.ErrInvalid, maxName, len(r.Name))
+	case r.Base >= sheep.MaxVDIs:
+		return fmt.Errorf("%w: base VDI %v", sheep.ErrInvalid, r.Base)
+	case r.StorePolicy != proto.StorePlain:
+		return fmt.Errorf("%w: hyper volumes cannot be made", sheep.ErrInvalid)
+	case r.BlockShift != 0 && (r.BlockShift < sheep.MinBlockShift || r.BlockShift > sheep.MaxBlockShift):
+		return fmt.Errorf("%w: block size shift %d", sheep.ErrInvalid, r.BlockShift)
+	}
+	return nil
+}
+
+// Delete deletes the VDI that q names and gives back its space, and returns
+// its number. It fails as Lookup does, and with sheep.ErrVDILocked.
+func (o *Operations) Delete(ctx context.Context, q Query) (sheep.VDIID, error) {
+	if q.Name == "" || len(q.Name) > maxName || len(q.Tag) > proto.LabelSize {
+		return 0, fmt.Errorf("%w: name %q", sheep.ErrInvalid, q.Name)
+	}
+	plan := deletePlan{Query: q, Requester: o.cfg.Self.Addr.String()}
+	result, err := o.planner.Plan(ctx, PlanDelete, plan.encode())
+	if err != nil {
+		return 0, err
+	}
+	m, err := decodeMade(result)
+	return m.VDI, err
+}
+
+// Execute runs a plan from its start to its end; see the package comment for
+// what it finds when another node has run a part of it.
+func (o *Operations) Execute(ctx context.Context, t Task) (result []byte, changes []Change, err error) {
+	var m made
+	switch t.Kind {
+	case PlanNew:
+		plan, err := decodeNewPlan(t.Payload)
+		if err != nil {
+			return nil, nil, err
+		}
+		if m, changes, err = o.executeNew(ctx, t, plan); err != nil {
+			return nil, nil, err
+		}
+	case PlanDelete:
+		plan, err := decodeDeletePlan(t.Payload)
+		if err != nil {
+			return nil, nil, err
+		}
+		if m, changes, err = o.executeDelete(ctx, t, plan); err != nil {
+			return nil, nil, err
+		}
+	case PlanAttr:
+		plan, err := decodeAttrPlan(t.Payload)
+		if err != nil {
+			return nil, nil, err
+		}
+		plan.retry = t.Retry
+		if m, err = o.executeAttr(ctx, plan); err != nil {
+			return nil, nil, err
+		}
+	default:
+		return nil, nil, fmt.Errorf("%w: plan of kind %d", sheep.ErrNotSupported, t.Kind)
+	}
+	return m.encode(), changes, nil
+}
+
+// as makes what a failed step of a plan means to the client out of err: meaning,
+// unless err says that it is not about the object.
+func as(meaning, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, sheep.ErrStaleOwner) || errors.Is(err, sheep.ErrNotOwner) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", meaning, err)
+}
