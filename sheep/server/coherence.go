@@ -15,15 +15,15 @@ const refreshSize = proto.MapEnd
 // coherentRead checks a read of an iSCSI target against the state of its
 // gateway's share of the VDI. It reports whether the read is the one that
 // makes the share valid again.
-func (d *Daemon) coherentRead(ctx context.Context, a *Access, n int) (refresh bool, err error) {
-	if !a.TGT {
+func (d *Daemon) coherentRead(f proto.Flags, b proto.ObjectBody, n int) (refresh bool, err error) {
+	if f&proto.FlagTGT == 0 {
 		return false, nil
 	}
-	state, shares := d.share(a.ID.VDI())
+	state, shares := d.share(b.ID.VDI())
 	if !shares {
 		return false, nil
 	}
-	refresh = a.ID.Kind() == sheep.KindInode && a.Off == 0 && n == refreshSize
+	refresh = b.ID == sheep.InodeObject(b.ID.VDI()) && b.Off == 0 && n == refreshSize
 	if state == sheep.ShareInvalidated && !refresh {
 		return false, sheep.ErrInvalidated
 	}
@@ -32,27 +32,31 @@ func (d *Daemon) coherentRead(ctx context.Context, a *Access, n int) (refresh bo
 
 // coherentWrite checks a write likewise, and before the map changes under the
 // other participants it tells them so.
-func (d *Daemon) coherentWrite(ctx context.Context, a *Access) error {
-	mapWrite := isMapWrite(a)
-	if !a.TGT && !mapWrite {
-		return nil
+func (d *Daemon) coherentWrite(ctx context.Context, f proto.Flags, id sheep.ObjectID, w *sheep.Write) error {
+	if f&proto.FlagTGT != 0 {
+		if state, _ := d.share(id.VDI()); state == sheep.ShareInvalidated {
+			return sheep.ErrInvalidated
+		}
 	}
-	state, shares := d.share(a.ID.VDI())
-	switch {
-	case !shares:
-		return nil
-	case a.TGT && state == sheep.ShareInvalidated:
-		return sheep.ErrInvalidated
-	case mapWrite && state != sheep.ShareModified:
-		return d.Cluster.Coherence(ctx, a.ID.VDI(), false)
+	if isMapWrite(id, w) {
+		return d.announceMapWrite(ctx, id.VDI())
 	}
 	return nil
 }
 
-// isMapWrite reports whether a changes slots of an inode's map and nothing else.
-func isMapWrite(a *Access) bool {
-	return a.ID.Kind() == sheep.KindInode && !a.Create && len(a.Data) > 0 &&
-		a.Off >= proto.MapOffset && uint64(a.Off)+uint64(len(a.Data)) <= proto.MapEnd
+// announceMapWrite makes the other participants' inodes of a shared VDI stale.
+func (d *Daemon) announceMapWrite(ctx context.Context, vdi sheep.VDIID) error {
+	state, shares := d.share(vdi)
+	if !shares || state == sheep.ShareModified {
+		return nil
+	}
+	return d.Cluster.Coherence(ctx, vdi, false)
+}
+
+// isMapWrite reports whether w changes slots of an inode's map and nothing else.
+func isMapWrite(id sheep.ObjectID, w *sheep.Write) bool {
+	return id.Kind() == sheep.KindInode && !w.Create && w.Len() > 0 &&
+		w.Off >= proto.MapOffset && uint64(w.Off)+uint64(w.Len()) <= proto.MapEnd
 }
 
 // share returns the state of this node's share of the lock of vdi.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"sheepdog/sheep"
@@ -25,10 +26,13 @@ type Parts struct {
 	Operations Operations
 	Cluster    Cluster
 	Store      Store
-	Owner      Owner
 	Replica    Replica
 	Copies     Copies
 	Recovery   Recovery
+
+	// Owner returns what serves the requests that the gateway with the
+	// incarnation forwards.
+	Owner func(from sheep.Incarnation) Owner
 
 	Hello proto.Hello    // what this node says of itself; its Ctime is the cluster's, always
 	Dir   string         // of the store, for people
@@ -125,6 +129,10 @@ func (d *Daemon) serving(op proto.Opcode) proto.Result {
 
 // Serve implements Handler.
 func (d *Daemon) Serve(r *Request) {
+	if r.plan.Class != ClassClient && r.Header.Op != proto.OpHello && r.Session.peer.Load() == nil {
+		invalid(d, r) // a sheep says who it is first
+		return
+	}
 	d.table[r.Header.Op].run(d, r)
 }
 
@@ -138,6 +146,15 @@ func (d *Daemon) Closed(ctx context.Context, s *Session) {
 			d.Log.Warn("flush after the client has gone", "vdi", vdi, "err", err)
 		}
 	}
+}
+
+// leased returns nil while this node may answer, and after that an error that
+// has the asking node wait for the next epoch.
+func (d *Daemon) leased() error {
+	if err := d.Cluster.Lease(); err != nil {
+		return fmt.Errorf("%w: %w", sheep.ErrNetwork, err)
+	}
+	return nil
 }
 
 // fail answers with the result that stands for err.

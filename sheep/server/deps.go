@@ -9,57 +9,42 @@ import (
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/vdi"
 )
 
 // A Guard is where requests of clients for objects enter the chain. It knows
-// what inodes mean; the server does not.
+// what inodes mean, and from an object's id all else that a Ref says; the server
+// does not. *vdi.Guard is one.
 type Guard interface {
-	// Read, Write and Remove serve one request. a and its Data are the
-	// server's again when they return.
-	Read(ctx context.Context, a *Access, p []byte) error
-	Write(ctx context.Context, a *Access) error
-	Remove(ctx context.Context, a *Access) error
-
-	// Discard makes slot index of the map of vdi's inode empty and releases
-	// the object there, if there is one.
-	Discard(ctx context.Context, id sheep.ObjectID) error
-
+	sheep.Objects
 	sheep.Flusher
+	Discard(ctx context.Context, id sheep.ObjectID) error
+	Decref(ctx context.Context, id sheep.ObjectID, generation, count uint32) error
+
+	// WriteOwned and DecrefOwned serve what other gateways forward to the
+	// owner of a VDI; they refuse it if that is not this node.
+	WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
+	DecrefOwned(ctx context.Context, ref sheep.Ref, generation, count uint32) error
 }
 
-// An Access is what a client asks of one object.
-type Access struct {
-	ID      sheep.ObjectID
-	COW     sheep.ObjectID // with Create: start from this object, or zero
-	Off     uint32
-	Data    []byte
-	Create  bool
-	Durable bool // not to be deferred
-	TGT     bool // the client takes part in inode coherence
-}
+var _ Guard = (*vdi.Guard)(nil)
 
-// Operations are the operations on whole VDIs.
+// Operations are the operations on whole VDIs; *vdi.Operations are.
 type Operations interface {
-	// Create serves NEW_VDI.
-	Create(ctx context.Context, name string, b proto.VDIBody) (sheep.VDI, error)
-
-	// Lookup finds a working VDI, or with a tag or snapshot id a snapshot. It
-	// sees everything that was answered before the call by any node.
-	Lookup(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
-
-	// Delete serves DEL_VDI.
-	Delete(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
-
-	// Attr serves GET_VDI_ATTR: data is a whole attribute object.
-	Attr(ctx context.Context, data []byte, flags proto.Flags) (proto.VDIReply, error)
+	NewVDI(ctx context.Context, r vdi.NewRequest) (sheep.VDI, error)
+	Lookup(ctx context.Context, q vdi.Query) (sheep.VDI, error)
+	Delete(ctx context.Context, q vdi.Query) (sheep.VDIID, error)
+	Attr(ctx context.Context, r vdi.AttrRequest) (sheep.ObjectID, error)
 }
 
-// An Owner serves what other gateways forward to the owner of a VDI, which is
-// this node's gateway or nobody here: it never forwards again.
+var _ Operations = (*vdi.Operations)(nil)
+
+// An Owner serves what one other gateway forwards to the owner of a VDI, which
+// is this node's gateway or nobody here: it never forwards again. Inodes are
+// the Guard's.
 type Owner interface {
 	sheep.Objects
 	sheep.Flusher
-	Decref(ctx context.Context, ref sheep.Ref, generation, count uint32) error
 }
 
 // A Replica serves this node's copies to peers. Ref.Epoch is checked against

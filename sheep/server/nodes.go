@@ -250,14 +250,10 @@ func (d *Daemon) oidsExist(r *Request) {
 // getHash serves GET_HASH, by which dog compares copies. dog's idea of the
 // epoch is not held against it.
 func (d *Daemon) getHash(r *Request) {
-	if d.Copies == nil {
-		unsupported(d, r)
-		return
-	}
 	id := proto.DecodeObjectBody(r.Header.Body).ID
 	for {
 		e := d.Epoch()
-		sum, err := d.Copies.Digest(r.Ctx, e, id)
+		sum, err := d.copies().Digest(r.Ctx, e, id)
 		if stale := (*sheep.StaleEpochError)(nil); errors.As(err, &stale) && d.Epoch() != e {
 			continue
 		}

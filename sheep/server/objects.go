@@ -10,72 +10,66 @@ import (
 // scratch is what the handlers keep in a request while it is served, so that
 // serving it allocates nothing.
 type scratch struct {
-	access Access
-	ref    sheep.Ref
+	from   sheep.Ref
 	write  sheep.Write
 	done   func(error) // of a peer write; made once per Request
 	daemon *Daemon
 }
 
-// access turns the request into what the Guard understands.
-func (d *Daemon) access(r *Request) *Access {
-	b := proto.DecodeObjectBody(r.Header.Body)
-	f := r.Header.Flags
-	r.scratch.access = Access{
-		ID:      b.ID,
-		Off:     b.Off,
-		Data:    r.Data,
-		Create:  r.Header.Op == proto.OpCreateAndWriteObj,
-		Durable: f&proto.FlagCache == 0 || f&(proto.FlagDirect|proto.FlagTGT) != 0,
-		TGT:     f&proto.FlagTGT != 0,
-	}
-	a := &r.scratch.access
-	if a.Create && f&proto.FlagCOW != 0 {
-		a.COW = b.COW
-	}
-	return a
+// deferrable reports whether the client will flush what it writes: it has said
+// so and has not asked for more.
+func deferrable(f proto.Flags) bool {
+	return f&(proto.FlagCache|proto.FlagDirect|proto.FlagTGT) == proto.FlagCache
 }
 
 // readObj serves READ_OBJ: all of the length, or an error and nothing.
 func (d *Daemon) readObj(r *Request) {
-	a := d.access(r)
+	b := proto.DecodeObjectBody(r.Header.Body)
 	n := int(r.Header.Room())
 	d.stats.gatewayRead(n)
 	defer d.stats.gatewayDone()
-	refresh, err := d.coherentRead(r.Ctx, a, n)
+	refresh, err := d.coherentRead(r.Header.Flags, b, n)
 	if err != nil {
 		d.fail(r, err)
 		return
 	}
 	p := r.Room(n)
-	if err := d.Guard.Read(r.Ctx, a, p); err != nil {
+	err = d.Guard.Read(r.Ctx, sheep.Ref{ID: b.ID}, p, b.Off)
+	if err == nil && refresh {
+		err = d.Cluster.Coherence(r.Ctx, b.ID.VDI(), true)
+	}
+	switch {
+	case err != nil:
 		d.fail(r, err)
-		return
-	}
-	if refresh {
-		if err := d.Cluster.Coherence(r.Ctx, a.ID.VDI(), true); err != nil {
-			d.fail(r, err)
-			return
-		}
-	}
-	if d.Cluster.Lease() != nil {
+	case d.Cluster.Lease() != nil:
 		r.Drop() // what was read may be old: the client asks another node
-		return
+	default:
+		r.Reply(proto.Response{}, p)
 	}
-	r.Reply(proto.Response{}, p)
 }
 
 // writeObj serves WRITE_OBJ and CREATE_AND_WRITE_OBJ.
 func (d *Daemon) writeObj(r *Request) {
-	a := d.access(r)
-	d.stats.gatewayWrite(len(a.Data))
+	b := proto.DecodeObjectBody(r.Header.Body)
+	w := &r.scratch.write
+	*w = sheep.Write{
+		Off:     b.Off,
+		Data:    r.Data,
+		Create:  r.Header.Op == proto.OpCreateAndWriteObj,
+		Durable: !deferrable(r.Header.Flags) || b.ID.Metadata(),
+	}
+	if w.Create && r.Header.Flags&proto.FlagCOW != 0 {
+		r.scratch.from = sheep.Ref{ID: b.COW}
+		w.From = &r.scratch.from
+	}
+	d.stats.gatewayWrite(len(r.Data))
 	defer d.stats.gatewayDone()
-	err := d.coherentWrite(r.Ctx, a)
+	err := d.coherentWrite(r.Ctx, r.Header.Flags, b.ID, w)
 	if err == nil {
-		if !a.Durable && !a.ID.Metadata() {
-			r.Session.Deferred(a.ID.VDI())
+		if !w.Durable {
+			r.Session.Deferred(b.ID.VDI())
 		}
-		err = d.Guard.Write(r.Ctx, a)
+		err = d.Guard.Write(r.Ctx, sheep.Ref{ID: b.ID}, w)
 	}
 	d.finish(r, err)
 }
@@ -84,17 +78,27 @@ func (d *Daemon) writeObj(r *Request) {
 func (d *Daemon) removeObj(r *Request) {
 	d.stats.gatewayRemove()
 	defer d.stats.gatewayDone()
-	d.finish(r, d.Guard.Remove(r.Ctx, d.access(r)))
+	d.finish(r, d.Guard.Remove(r.Ctx, sheep.Ref{ID: proto.DecodeObjectBody(r.Header.Body).ID}))
 }
 
 // discardObj serves DISCARD_OBJ.
 func (d *Daemon) discardObj(r *Request) {
-	a := d.access(r)
-	if a.ID.Kind() != sheep.KindData {
+	id := proto.DecodeObjectBody(r.Header.Body).ID
+	if id.Kind() != sheep.KindData {
 		invalid(d, r)
 		return
 	}
-	d.finish(r, d.Guard.Discard(r.Ctx, a.ID))
+	err := d.announceMapWrite(r.Ctx, id.VDI())
+	if err == nil {
+		err = d.Guard.Discard(r.Ctx, id)
+	}
+	d.finish(r, err)
+}
+
+// decrefObj serves DECREF_OBJ, which only C's sheep send to each other.
+func (d *Daemon) decrefObj(r *Request) {
+	b := proto.DecodeRefBody(r.Header.Body)
+	d.finish(r, d.Guard.Decref(r.Ctx, b.ID, b.Generation, b.Count))
 }
 
 // flushVDI serves FLUSH_VDI. C's "no need to flush" would be a lie here.

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 )
@@ -8,81 +10,87 @@ import (
 // What a gateway forwards to the owner of a VDI is answered here or refused as
 // "not owner", never forwarded again.
 
-// ownerRequest returns what a request of another gateway names. It answers the
-// request itself if that fails.
-func (d *Daemon) ownerRequest(r *Request) (proto.PeerBody, sheep.Ref, bool) {
+// ownerServe answers a request of another gateway with the outcome of fn.
+func (d *Daemon) ownerServe(r *Request, fn func(o Owner, b proto.PeerBody, ref sheep.Ref) error) {
 	b, ref, err := d.peerRef(r)
-	if err == nil && d.Owner == nil {
+	o := r.Session.peer.Load().owner
+	if err == nil && o == nil {
 		err = sheep.ErrNotOwner
 	}
-	if err != nil {
-		d.fail(r, err)
-		return b, ref, false
+	if err == nil {
+		err = fn(o, b, ref)
 	}
-	return b, ref, true
+	d.peerReply(r, err)
 }
 
 // ownerRead serves OWNER_READ.
 func (d *Daemon) ownerRead(r *Request) {
-	b, ref, ok := d.ownerRequest(r)
-	if !ok {
-		return
+	b, ref, err := d.peerRef(r)
+	o := r.Session.peer.Load().owner
+	if err == nil && o == nil {
+		err = sheep.ErrNotOwner
 	}
-	p := r.Room(int(b.Len))
-	err := d.Owner.Read(r.Ctx, ref, p, b.Off)
+	var p []byte
 	if err == nil {
-		err = d.Cluster.Lease()
+		p = r.Room(int(b.Len))
+		err = o.Read(r.Ctx, ref, p, b.Off)
+	}
+	if err == nil {
+		err = d.leased()
 	}
 	d.peerReply(r, err, p)
 }
 
 // ownerWrite serves OWNER_WRITE.
 func (d *Daemon) ownerWrite(r *Request) {
-	b, ref, ok := d.ownerRequest(r)
-	if !ok {
-		return
-	}
-	data := r.Data
-	var from *sheep.Ref
-	if b.Bits&proto.PeerCOW != 0 {
-		c, err := proto.DecodeCOWPrefix(data)
-		if err == nil {
-			r.scratch.ref, err = c.Ref()
+	d.ownerServe(r, func(o Owner, b proto.PeerBody, ref sheep.Ref) error {
+		data := r.Data
+		w := &r.scratch.write
+		var from *sheep.Ref
+		if b.Bits&proto.PeerCOW != 0 {
+			c, err := proto.DecodeCOWPrefix(data)
+			if err != nil {
+				return err
+			}
+			if r.scratch.from, err = c.Ref(); err != nil {
+				return err
+			}
+			from, data = &r.scratch.from, data[proto.COWPrefixSize:]
 		}
-		if err != nil {
-			d.fail(r, err)
-			return
+		if err := writeOf(b, data, w); err != nil {
+			return err
 		}
-		from, data = &r.scratch.ref, data[proto.COWPrefixSize:]
-	}
-	w := &r.scratch.write
-	err := writeOf(b, data, w)
-	if err == nil {
 		w.From = from
-		err = d.Owner.Write(r.Ctx, ref, w)
+		return d.writeOwned(r.Ctx, o, ref, w)
+	})
+}
+
+// writeOwned hands a write to who it is meant for: those to inodes to the
+// Guard, which knows what they mean, others to the gateway.
+func (d *Daemon) writeOwned(ctx context.Context, o Owner, ref sheep.Ref, w *sheep.Write) error {
+	if ref.ID.Kind() == sheep.KindInode && !w.Create && w.Len() > 0 {
+		return d.Guard.WriteOwned(ctx, ref, w)
 	}
-	d.peerReply(r, err)
+	return o.Write(ctx, ref, w)
 }
 
 // ownerRemove serves OWNER_REMOVE.
 func (d *Daemon) ownerRemove(r *Request) {
-	if _, ref, ok := d.ownerRequest(r); ok {
-		d.peerReply(r, d.Owner.Remove(r.Ctx, ref))
-	}
+	d.ownerServe(r, func(o Owner, _ proto.PeerBody, ref sheep.Ref) error {
+		return o.Remove(r.Ctx, ref)
+	})
 }
 
 // ownerFlush serves OWNER_FLUSH.
 func (d *Daemon) ownerFlush(r *Request) {
-	if d.Owner == nil {
-		d.fail(r, sheep.ErrNotOwner)
-		return
-	}
-	d.peerReply(r, d.Owner.Flush(r.Ctx, proto.DecodePeerBody(r.Header.Body).ID.VDI()))
+	d.ownerServe(r, func(o Owner, b proto.PeerBody, _ sheep.Ref) error {
+		return o.Flush(r.Ctx, b.ID.VDI())
+	})
 }
 
 // ownerDecref serves OWNER_DECREF.
 func (d *Daemon) ownerDecref(r *Request) {
-	if b, ref, ok := d.ownerRequest(r); ok {
-		d.peerReply(r, d.Owner.Decref(r.Ctx, ref, b.Off, b.Len))
-	}
+	d.ownerServe(r, func(_ Owner, b proto.PeerBody, ref sheep.Ref) error {
+		return d.Guard.DecrefOwned(r.Ctx, ref, b.Off, b.Len)
+	})
 }

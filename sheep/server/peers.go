@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 
 	"sheepdog/sheep"
@@ -42,6 +43,11 @@ func (d *Daemon) hello(r *Request) {
 		d.fail(r, err)
 		return
 	}
+	p := &peer{hello: theirs}
+	if d.Owner != nil {
+		p.owner = d.Owner(theirs.Incarnation)
+	}
+	r.Session.peer.Store(p)
 	r.Reply(proto.Response{}, mine.Append(r.Room(proto.HelloSize)[:0]))
 }
 
@@ -84,7 +90,7 @@ func (d *Daemon) peerRead(r *Request) {
 		err = d.Replica.Read(r.Ctx, ref, p, b.Off)
 	}
 	if err == nil {
-		err = d.Cluster.Lease()
+		err = d.leased()
 	}
 	d.peerReply(r, err, p)
 }
@@ -107,7 +113,6 @@ func (d *Daemon) peerWrite(r *Request) {
 		r.peerWritten(err)
 		return
 	}
-	r.scratch.ref = ref
 	d.Replica.StartWrite(r.Ctx, ref, &r.scratch.write, r.scratch.done)
 }
 
@@ -162,33 +167,10 @@ func (d *Daemon) peerFlush(r *Request) {
 // peerStat serves PEER_STAT.
 func (d *Daemon) peerStat(r *Request) {
 	ids, err := proto.DecodeObjectIDs(r.Data)
-	if err == nil && d.Copies == nil {
-		err = sheep.ErrNotSupported
-	}
 	var states []proto.CopyState
 	if err == nil {
-		states, err = d.Copies.States(r.Ctx, r.Header.Epoch, ids)
+		states, err = d.copies().States(r.Ctx, r.Header.Epoch, ids)
 	}
-	d.copyStates(r, states, err)
-}
-
-// peerList serves PEER_LIST.
-func (d *Daemon) peerList(r *Request) {
-	if d.Copies == nil {
-		d.copyStates(r, nil, sheep.ErrNotSupported)
-		return
-	}
-	b := proto.DecodePeerBody(r.Header.Body)
-	limit := int(min(b.Len, proto.MaxPeerStat))
-	ids, err := d.Copies.List(r.Ctx, r.Header.Epoch, b.ID, limit)
-	var states []proto.CopyState
-	if err == nil {
-		states, err = d.Copies.States(r.Ctx, r.Header.Epoch, ids)
-	}
-	d.copyStates(r, states, err)
-}
-
-func (d *Daemon) copyStates(r *Request, states []proto.CopyState, err error) {
 	if err != nil {
 		d.fail(r, err)
 		return
@@ -200,14 +182,58 @@ func (d *Daemon) copyStates(r *Request, states []proto.CopyState, err error) {
 	d.peerReply(r, nil, b)
 }
 
+// peerList serves PEER_LIST.
+func (d *Daemon) peerList(r *Request) {
+	b := proto.DecodePeerBody(r.Header.Body)
+	limit := int(min(b.Len, r.Header.DataLen/8, maxIDs))
+	ids, err := d.copies().List(r.Ctx, r.Header.Epoch, b.ID, limit)
+	d.peerReply(r, err, proto.AppendObjectIDs(nil, ids))
+}
+
 // peerIntents serves PEER_INTENTS.
 func (d *Daemon) peerIntents(r *Request) {
-	if d.Copies == nil {
-		d.fail(r, sheep.ErrNotSupported)
-		return
+	ids, err := d.copies().Intents(r.Ctx, r.Header.Epoch)
+	if len(ids) > int(r.Header.DataLen/8) {
+		err = sheep.ErrBufferSmall
 	}
-	ids, err := d.Copies.Intents(r.Ctx, r.Header.Epoch)
 	d.peerReply(r, err, proto.AppendObjectIDs(nil, ids))
+}
+
+// peerDigest serves PEER_DIGEST.
+func (d *Daemon) peerDigest(r *Request) {
+	sum, err := d.copies().Digest(r.Ctx, r.Header.Epoch, proto.DecodePeerBody(r.Header.Body).ID)
+	p := r.Room(len(sum))
+	copy(p, sum[:])
+	d.peerReply(r, err, p)
+}
+
+// copies returns what tells of this node's copies.
+func (d *Daemon) copies() Copies {
+	if d.Copies == nil {
+		return none{}
+	}
+	return d.Copies
+}
+
+// none are the Copies of a gateway.
+type none struct{}
+
+func (none) States(_ context.Context, _ sheep.Epoch, ids []sheep.ObjectID) ([]proto.CopyState, error) {
+	states := make([]proto.CopyState, len(ids))
+	for i, id := range ids {
+		states[i].ID = id
+	}
+	return states, nil
+}
+
+func (none) List(context.Context, sheep.Epoch, sheep.ObjectID, int) ([]sheep.ObjectID, error) {
+	return nil, nil
+}
+
+func (none) Intents(context.Context, sheep.Epoch) ([]sheep.ObjectID, error) { return nil, nil }
+
+func (none) Digest(context.Context, sheep.Epoch, sheep.ObjectID) (sum [20]byte, err error) {
+	return sum, sheep.ErrNoObject
 }
 
 // readPeer serves C's READ_PEER, by which dog compares copies. C's other peer

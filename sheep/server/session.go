@@ -2,16 +2,26 @@ package server
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
 )
 
 // A Session is what outlives a request on a connection: the VDIs that were
 // written to without being durable. They are flushed when the client goes,
 // because qemu-img convert never flushes.
 type Session struct {
+	peer atomic.Pointer[peer] // who is at the other end, once it has said so
+
 	mu       sync.Mutex
 	deferred map[sheep.VDIID]struct{} // guarded by mu
+}
+
+// A peer is the sheep at the other end of a connection.
+type peer struct {
+	hello proto.Hello
+	owner Owner // serves what it forwards; may be nil
 }
 
 // Deferred notes that a write to vdi was answered that may not be durable.

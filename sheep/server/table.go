@@ -33,7 +33,7 @@ func operations() [256]operation {
 		proto.OpWriteObj:          write((*Daemon).writeObj),
 		proto.OpRemoveObj:         change((*Daemon).removeObj),
 		proto.OpDiscardObj:        change((*Daemon).discardObj),
-		proto.OpDecrefObj:         change(unsupported),
+		proto.OpDecrefObj:         change((*Daemon).decrefObj),
 		proto.OpFlushVDI:          change((*Daemon).flushVDI),
 
 		proto.OpNewVDI:       {run: (*Daemon).newVDI, min: proto.LabelSize, max: proto.LabelSize, lasting: true},
@@ -107,9 +107,11 @@ func operations() [256]operation {
 	return t
 }
 
+// maxIDs bounds the object ids of one answer to a peer.
+const maxIDs = 1 << 16
+
 // ownOperations adds our own operations between sheep.
 func ownOperations(t *[256]operation) {
-	const list = proto.MaxPeerStat * proto.CopyStateSize
 	peer := func(o operation) operation { o.class = ClassPeer; return o }
 	urgent := func(o operation) operation { o.class = ClassUrgent; return o }
 	owner := func(o operation) operation { o.class = ClassOwner; return o }
@@ -119,9 +121,10 @@ func ownOperations(t *[256]operation) {
 	t[proto.OpPeerWrite] = peer(operation{run: (*Daemon).peerWrite, max: MaxIO, lasting: true, plan: planPeerWrite})
 	t[proto.OpPeerRemove] = peer(operation{run: (*Daemon).peerRemove, lasting: true})
 	t[proto.OpPeerFlush] = peer(operation{run: (*Daemon).peerFlush, lasting: true})
-	t[proto.OpPeerStat] = urgent(operation{run: (*Daemon).peerStat, max: 8 * proto.MaxPeerStat, room: list})
-	t[proto.OpPeerList] = urgent(operation{run: (*Daemon).peerList, room: list})
-	t[proto.OpPeerIntents] = urgent(operation{run: (*Daemon).peerIntents, room: 1 << 20})
+	t[proto.OpPeerStat] = urgent(operation{run: (*Daemon).peerStat, max: 8 * proto.MaxPeerStat, room: proto.MaxPeerStat * proto.CopyStateSize})
+	t[proto.OpPeerList] = urgent(operation{run: (*Daemon).peerList, room: 8 * maxIDs})
+	t[proto.OpPeerIntents] = urgent(operation{run: (*Daemon).peerIntents, room: 8 * maxIDs})
+	t[proto.OpPeerDigest] = urgent(operation{run: (*Daemon).peerDigest, room: 20})
 
 	t[proto.OpOwnerRead] = owner(operation{run: (*Daemon).ownerRead, plan: planPeerRead})
 	t[proto.OpOwnerWrite] = owner(operation{run: (*Daemon).ownerWrite, max: MaxIO + proto.COWPrefixSize, lasting: true})

@@ -6,32 +6,35 @@ import (
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/vdi"
 )
-
-// vdiReply answers a lookup or creation.
-func (d *Daemon) vdiReply(r *Request, v sheep.VDI, err error) {
-	if err != nil {
-		d.fail(r, err)
-		return
-	}
-	copies, _ := v.Policy.Wire()
-	r.Reply(proto.Response{Body: proto.VDIReply{VDI: v.ID, Copies: copies, BlockShift: v.BlockShift}.Body()})
-}
 
 // newVDI serves NEW_VDI.
 func (d *Daemon) newVDI(r *Request) {
-	v, err := d.Operations.Create(r.Ctx, proto.Text(r.Data), proto.DecodeVDIBody(r.Header.Body))
+	b := proto.DecodeVDIBody(r.Header.Body)
+	v, err := d.Operations.NewVDI(r.Ctx, vdi.NewRequest{
+		Name:        proto.Text(r.Data),
+		Size:        b.Size,
+		Base:        b.Base,
+		Copies:      b.Copies,
+		CopyPolicy:  b.CopyPolicy,
+		StorePolicy: b.StorePolicy,
+		BlockShift:  b.BlockShift,
+		Snapshot:    b.SnapID != 0,
+	})
 	d.vdiReply(r, v, err)
 }
 
 // delVDI serves DEL_VDI.
 func (d *Daemon) delVDI(r *Request) {
-	name, tag, err := proto.DecodeLookup(r.Data)
-	if err != nil {
-		d.fail(r, err)
-		return
+	q, err := query(r)
+	var v sheep.VDI
+	if err == nil {
+		v.ID, err = d.Operations.Delete(r.Ctx, q)
 	}
-	v, err := d.Operations.Delete(r.Ctx, name, tag, proto.DecodeVDIBody(r.Header.Body).SnapID)
+	if known, ok := d.Cluster.VDI(v.ID); ok {
+		v = known
+	}
 	d.vdiReply(r, v, err)
 }
 
@@ -42,11 +45,17 @@ func (d *Daemon) getVDIInfo(r *Request) {
 }
 
 func (d *Daemon) lookup(r *Request) (sheep.VDI, error) {
-	name, tag, err := proto.DecodeLookup(r.Data)
+	q, err := query(r)
 	if err != nil {
 		return sheep.VDI{}, err
 	}
-	return d.Operations.Lookup(r.Ctx, name, tag, proto.DecodeVDIBody(r.Header.Body).SnapID)
+	return d.Operations.Lookup(r.Ctx, q)
+}
+
+// query returns which VDI a request is about.
+func query(r *Request) (vdi.Query, error) {
+	name, tag, err := proto.DecodeLookup(r.Data)
+	return vdi.Query{Name: name, Tag: tag, SnapID: proto.DecodeVDIBody(r.Header.Body).SnapID}, err
 }
 
 // lockVDI serves LOCK_VDI: a lookup, and a lock if the cluster was formatted
