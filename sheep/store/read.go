@@ -1,0 +1,151 @@
+package store
+
+import (
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+
+	"sheepdog/sheep"
+)
+
+// Info is what the store knows of an object without reading it.
+type Info struct {
+	Size       uint32
+	WriteEpoch sheep.Epoch // of the latest write; 0 if C wrote it
+}
+
+// Read fills p from offset off of the object. Bytes past its size are zero.
+func (s *Store) Read(id sheep.ObjectID, p []byte, off uint32) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	o, f := s.table.acquire(id)
+	defer s.release(o)
+	for {
+		if f == nil {
+			var err error
+			o.mu.Lock()
+			f, err = s.openObject(o)
+			o.mu.Unlock()
+			if err != nil {
+				return failure("read", id, err)
+			}
+		}
+		n, err := f.ReadAt(p, int64(off))
+		if errors.Is(err, os.ErrClosed) {
+			f = nil // the object was made anew or removed meanwhile
+			continue
+		}
+		if err != nil && err != io.EOF {
+			return failure("read", id, err)
+		}
+		clear(p[n:])
+		return nil
+	}
+}
+
+// Stat returns what is known of the object, a bad one included. The error is
+// sheep.ErrNoObject if it does not exist.
+func (s *Store) Stat(id sheep.ObjectID) (Info, error) {
+	if err := s.enter(); err != nil {
+		return Info{}, err
+	}
+	defer s.leave()
+	return s.stat(id)
+}
+
+// stat does not keep the file open: listings would push out what is in use.
+func (s *Store) stat(id sheep.ObjectID) (Info, error) {
+	o, f := s.table.acquire(id)
+	defer s.release(o)
+	if f != nil {
+		s.table.mu.Lock()
+		defer s.table.mu.Unlock()
+		if o.file != nil {
+			return Info{Size: o.size, WriteEpoch: o.epoch}, nil
+		}
+		return Info{}, fmt.Errorf("stat %v: %w", id, sheep.ErrNoObject)
+	}
+	info, f, err := s.openFile(id)
+	if err != nil {
+		return Info{}, failure("stat", id, err)
+	}
+	_ = f.Close() // nothing was written
+	return info, nil
+}
+
+// Has reports whether the object exists.
+func (s *Store) Has(id sheep.ObjectID) bool {
+	_, err := s.Stat(id)
+	return err == nil
+}
+
+// List yields all objects in ascending order. Those that come or go meanwhile
+// may be missing.
+func (s *Store) List() iter.Seq2[sheep.ObjectID, Info] {
+	return func(yield func(sheep.ObjectID, Info) bool) {
+		for _, id := range s.IDs(0) {
+			if info, err := s.Stat(id); err == nil && !yield(id, info) {
+				return
+			}
+		}
+	}
+}
+
+// IDs returns the ids of all objects from the id from on, ascending. It is
+// much cheaper than List. If the disk fails it returns what it has.
+func (s *Store) IDs(from sheep.ObjectID) []sheep.ObjectID {
+	if s.enter() != nil {
+		return nil
+	}
+	defer s.leave()
+	names, err := s.fs.List(objectDir)
+	if err != nil {
+		s.log.Error("the object directory could not be listed", "err", err)
+	}
+	ids := make([]sheep.ObjectID, 0, len(names))
+	for _, name := range names {
+		if id, err := sheep.ParseObjectID(name); err == nil && id >= from {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Space returns the size of the disk and how much of it is free.
+func (s *Store) Space() (total, free uint64) {
+	if s.enter() != nil {
+		return 0, 0
+	}
+	defer s.leave()
+	total, free, err := s.fs.Space()
+	if err != nil {
+		s.log.Error("the free space is not known", "err", err)
+	}
+	return total, free
+}
+
+// Digest returns the SHA-1 of the object's content, as read now.
+func (s *Store) Digest(id sheep.ObjectID) ([sha1.Size]byte, error) {
+	info, err := s.Stat(id)
+	if err != nil {
+		return [sha1.Size]byte{}, err
+	}
+	h := sha1.New()
+	buf := make([]byte, min(info.Size, 256<<10))
+	for off := uint32(0); off < info.Size; {
+		n := min(uint32(len(buf)), info.Size-off)
+		if err := s.Read(id, buf[:n], off); err != nil {
+			return [sha1.Size]byte{}, fmt.Errorf("digest: %w", err)
+		}
+		h.Write(buf[:n])
+		off += n
+	}
+	return [sha1.Size]byte(h.Sum(nil)), nil
+}
