@@ -1,0 +1,229 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+)
+
+// A disk is what the gateway knows of one VDI with requests or an owner.
+type disk struct {
+	id    sheep.VDIID
+	order order
+	lost  atomic.Bool // deferred writes were lost and no flush has said so yet
+
+	mu        sync.Mutex
+	own       cluster.Ownership // as the log says; guarded by mu
+	changed   chan struct{}     // closed and replaced when own changes
+	inflight  int               // requests admitted and not released
+	quiet     chan struct{}     // if not nil, closed when inflight drops to 0
+	lastLocal time.Time         // of a request of this node's own clients
+	leaving   bool              // a hand-over of own.Generation has been proposed
+}
+
+// An admission says what is to be done with a request.
+type admission struct {
+	owned      bool // serve it here under generation, and release the disk
+	generation sheep.Generation
+	remote     sheep.Node      // else, if valid, the owner
+	changed    <-chan struct{} // closed when the ownership changes
+}
+
+// disk returns the state of vdi.
+func (g *Gateway) disk(vdi sheep.VDIID) *disk {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	d := g.disks[vdi]
+	if d == nil {
+		d = &disk{id: vdi, changed: make(chan struct{})}
+		g.disks[vdi] = d
+	}
+	return d
+}
+
+// Ownership takes note of a change in the cluster log. It does not wait.
+func (g *Gateway) Ownership(vdi sheep.VDIID, old, now cluster.Ownership) {
+	d := g.disk(vdi)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.own, d.leaving = now, false
+	close(d.changed)
+	d.changed = make(chan struct{})
+	if now.Draining && old.Owner == g.self {
+		g.later(func(ctx context.Context) { g.drain(ctx, d, old.Generation) })
+	}
+}
+
+// later has Run run task.
+func (g *Gateway) later(task func(context.Context)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tasks = append(g.tasks, task)
+	select {
+	case g.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// drain waits for the requests in flight under the generation mine, flushes,
+// and lets the next owner in.
+func (g *Gateway) drain(ctx context.Context, d *disk, mine sheep.Generation) {
+	if err := d.waitQuiet(ctx); err != nil {
+		return
+	}
+	if err := g.below.Flush(ctx, d.id); errors.Is(err, sheep.ErrLostWrites) {
+		d.lost.Store(true)
+		g.log.Error("deferred writes were lost", "vdi", d.id, "err", err)
+	} else if err != nil {
+		g.log.Error("cannot flush a VDI that is handed over", "vdi", d.id, "err", err)
+		d.lost.Store(true)
+	}
+	if err := g.cluster.Drained(ctx, d.id, mine); err != nil && ctx.Err() == nil {
+		g.log.Error("cannot tell the cluster that a VDI is drained", "vdi", d.id, "err", err)
+	}
+}
+
+// admitWrite admits a request that needs the ownership. One of this node's own
+// clients takes it if it is free.
+func (d *disk) admitWrite(ctx context.Context, g *Gateway, local bool) (admission, error) {
+	if a, ok := d.granted(ctx); ok {
+		return a, nil
+	}
+	for {
+		d.mu.Lock()
+		own, changed := d.own, d.changed
+		settled := !own.Draining && !own.Plan
+		if own.Owner == g.self && settled && !d.leaving {
+			d.inflight++
+			d.noteLocal(local)
+			d.mu.Unlock()
+			return admission{owned: true, generation: own.Generation}, nil
+		}
+		d.mu.Unlock()
+		switch {
+		case own.Owner == 0 && !local:
+			return admission{}, &sheep.NotOwnerError{VDI: d.id}
+		case own.Owner == 0:
+			if _, err := g.cluster.Own(ctx, d.id); err != nil {
+				return admission{}, fmt.Errorf("take the ownership of VDI %v: %w", d.id, err)
+			}
+		case own.Owner != g.self && settled:
+			return admission{remote: own.Node, changed: changed}, nil
+		default:
+			if err := d.waitChange(ctx, changed); err != nil {
+				return admission{}, err
+			}
+		}
+	}
+}
+
+// admitRead admits a request that goes to the owner if there is one and
+// straight down otherwise.
+func (d *disk) admitRead(ctx context.Context, g *Gateway, local bool) (admission, error) {
+	if a, ok := d.granted(ctx); ok {
+		return a, nil
+	}
+	for {
+		d.mu.Lock()
+		own, changed := d.own, d.changed
+		if own.Owner == g.self && !own.Draining && !own.Plan {
+			d.inflight++
+			d.noteLocal(local)
+			d.mu.Unlock()
+			return admission{owned: true, generation: own.Generation}, nil
+		}
+		d.mu.Unlock()
+		switch {
+		case own.Owner == 0:
+			return admission{}, nil
+		case own.Draining: // the gateway before may still have writes in flight
+			if err := d.waitChange(ctx, changed); err != nil {
+				return admission{}, err
+			}
+		case own.Plan:
+			return admission{}, nil
+		default:
+			return admission{remote: own.Node, changed: changed}, nil
+		}
+	}
+}
+
+// noteLocal notes a request of this node's own clients. The caller holds d.mu.
+func (d *disk) noteLocal(local bool) {
+	if local {
+		d.lastLocal = time.Now()
+	}
+}
+
+// granted admits a request that is part of another, or of a plan.
+func (d *disk) granted(ctx context.Context) (admission, bool) {
+	gr := grantOf(ctx)
+	if gr == nil {
+		return admission{}, false
+	}
+	gen := gr.Generation(d.id)
+	if gen == 0 {
+		return admission{}, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inflight++
+	return admission{owned: true, generation: gen}, true
+}
+
+// release ends a request that was admitted as owned.
+func (d *disk) release() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inflight--; d.inflight == 0 && d.quiet != nil {
+		close(d.quiet)
+		d.quiet = nil
+	}
+}
+
+// waitQuiet returns when no request is in flight.
+func (d *disk) waitQuiet(ctx context.Context) error {
+	d.mu.Lock()
+	if d.inflight == 0 {
+		d.mu.Unlock()
+		return nil
+	}
+	if d.quiet == nil {
+		d.quiet = make(chan struct{})
+	}
+	quiet := d.quiet
+	d.mu.Unlock()
+	select {
+	case <-quiet:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// now returns the ownership and what is closed when it changes.
+func (d *disk) now() (cluster.Ownership, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.own, d.changed
+}
+
+// waitChange returns when the ownership has changed, or after a moment: the
+// owner may only not have answered.
+func (d *disk) waitChange(ctx context.Context, changed <-chan struct{}) error {
+	timer := time.NewTimer(retryAfter)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the owner of VDI %v: %w", d.id, context.Cause(ctx))
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+// Package fanout turns a request for an object into requests to the nodes that
+// hold its copies.
+//
+// Placement names the holders for one epoch. A read asks this node's own copy
+// first and the others in turn; a write goes to all copies at once and is
+// answered when every copy of the current epoch has taken it. If one did not,
+// because its node died or moved to another epoch, the fan-out waits for the
+// next epoch and sends the whole write again: that loop, in retry.go, is the
+// only one of its kind. A client therefore sees neither half a write as a
+// success nor an error that waiting could have avoided.
+//
+// The fan-out remembers which incarnations of which nodes have answered
+// deferred writes, so that a flush can tell whether what it makes durable is
+// still all there.
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/client"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/replica"
+)
+
+// Cluster is what the fan-out needs of the membership.
+type Cluster interface {
+	View() *cluster.View
+	Changed() <-chan struct{}
+}
+
+// Peers sends requests to other nodes in the peer role.
+type Peers interface {
+	Read(ctx context.Context, to client.Peer, ref sheep.Ref, p []byte, off uint32) error
+	StartWrite(ctx context.Context, to client.Peer, ref sheep.Ref, w *sheep.Write, done func(error))
+	Remove(ctx context.Context, to client.Peer, ref sheep.Ref) error
+	Flush(ctx context.Context, to client.Peer, e sheep.Epoch, vdi sheep.VDIID) error
+}
+
+var (
+	_ sheep.Objects = (*Fanout)(nil)
+	_ sheep.Flusher = (*Fanout)(nil)
+)
+
+// A Fanout stores objects on the nodes of the cluster.
+type Fanout struct {
+	cluster Cluster
+	local   *replica.Replica
+	peers   Peers
+	log     *slog.Logger
+
+	deferred deferred
+	rotation atomic.Uint32         // which remote copy a read asks first
+	current  atomic.Pointer[nodes] // of the newest view that a request has met
+}
+
+// New returns a fan-out over the copy of this node, local, and those of peers.
+func New(c Cluster, local *replica.Replica, peers Peers, log *slog.Logger) *Fanout {
+	f := &Fanout{cluster: c, local: local, peers: peers, log: log}
+	f.rotation.Store(rand.Uint32())
+	return f
+}
+
+// Read fills p from the nearest copy of the object.
+func (f *Fanout) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
+	return f.retry(ctx, "read", ref.ID, func(v *nodes) error {
+		ref.Epoch = v.Epoch
+		holders, err := place(v, ref)
+		if err != nil {
+			return err
+		}
+		return f.readAny(ctx, v, ref, holders.list(), p, off)
+	})
+}
+
+// readAny asks the holders one after the other, this node first. An object that
+// no holder has does not exist; any other failure of all of them is reported.
+func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders []int, p []byte, off uint32) error {
+	var failed error
+	missing := 0
+	try := func(i int) bool {
+		err := f.readFrom(ctx, v, i, ref, p, off)
+		if err == nil {
+			failed = nil
+			return true
+		}
+		if errors.Is(err, sheep.ErrNoObject) {
+			missing++
+		} else {
+			failed = errors.Join(failed, err)
+		}
+		return false
+	}
+	for _, i := range holders {
+		if i == v.Self && try(i) {
+			return nil
+		}
+	}
+	first := int(f.rotation.Add(1))
+	for k := range holders {
+		i := holders[(first+k)%len(holders)]
+		if i != v.Self && try(i) {
+			return nil
+		}
+	}
+	if missing == len(holders) {
+		return fmt.Errorf("read object %v: %w", ref.ID, sheep.ErrNoObject)
+	}
+	return failed
+}
+
+func (f *Fanout) readFrom(ctx context.Context, v *nodes, i int, ref sheep.Ref, p []byte, off uint32) error {
+	if i == v.Self {
+		return f.local.Read(ctx, ref, p, off)
+	}
+	return f.peers.Read(ctx, v.peers[i], ref, p, off)
+}
+
+// Write changes every copy of the object.
+func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
+	return f.retry(ctx, "write", ref.ID, func(v *nodes) error {
+		ref.Epoch = v.Epoch
+		holders, err := placeForWrite(v, ref)
+		if err != nil {
+			return err
+		}
+		if err := f.writeAll(ctx, v, ref, w, holders.list()); err != nil {
+			return err
+		}
+		if !w.Durable {
+			f.deferred.note(v, ref.ID.VDI(), holders.list())
+		}
+		return nil
+	})
+}
+
+// writeAll sends w to all holders at once and waits for all answers. This
+// node's own copy comes last: it is written while the others travel.
+func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) error {
+	g := groups.Get().(*group)
+	g.pending.Store(int32(len(holders)))
+	own := false
+	for _, i := range holders {
+		if i == v.Self {
+			own = true
+			continue
+		}
+		f.peers.StartWrite(ctx, v.peers[i], ref, w, g.doneFunc)
+	}
+	if own {
+		f.local.StartWrite(ctx, ref, w, g.doneFunc)
+	}
+	return g.wait()
+}
+
+// Remove removes every copy of the object.
+func (f *Fanout) Remove(ctx context.Context, ref sheep.Ref) error {
+	return f.retry(ctx, "remove", ref.ID, func(v *nodes) error {
+		ref.Epoch = v.Epoch
+		holders, err := place(v, ref)
+		if err != nil {
+			return err
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, holders.n)
+		for k, i := range holders.list() {
+			wg.Go(func() {
+				if i == v.Self {
+					errs[k] = f.local.Remove(ctx, ref)
+				} else {
+					errs[k] = f.peers.Remove(ctx, v.peers[i], ref)
+				}
+			})
+		}
+		wg.Wait()
+		return worst(errs)
+	})
+}
+
+// nodes is a view with what it takes to reach its nodes.
+type nodes struct {
+	*cluster.View
+	peers []client.Peer // of View.Nodes, index by index
+}
+
+// nodes returns the current view.
+func (f *Fanout) nodes() *nodes {
+	v := f.cluster.View()
+	if n := f.current.Load(); n != nil && n.View == v {
+		return n
+	}
+	n := &nodes{View: v, peers: make([]client.Peer, len(v.Nodes))}
+	for i, node := range v.Nodes {
+		n.peers[i].Node = node
+		if m, ok := v.MemberAt(node); ok {
+			n.peers[i].Incarnation = m.Incarnation
+		}
+	}
+	f.current.Store(n)
+	return n
+}
+
+// place returns the holders of the object in the epoch of v.
+func place(v *nodes, ref sheep.Ref) (h holders, err error) {
+	if ref.Policy.Erasure() {
+		return h, fmt.Errorf("object %v is erasure-coded: %w", ref.ID, sheep.ErrNotSupported)
+	}
+	h.n = len(v.Ring.AppendPlace(h.index[:0], ref.ID, ref.Policy.Width()))
+	if h.n == 0 {
+		return h, fmt.Errorf("object %v: no node stores data in epoch %d: %w", ref.ID, v.Epoch, sheep.ErrHalt)
+	}
+	return h, nil
+}
+
+// placeForWrite is place, but refuses in a strict cluster with too few zones.
+func placeForWrite(v *nodes, ref sheep.Ref) (holders, error) {
+	h, err := place(v, ref)
+	if err == nil && h.n < ref.Policy.Width() && v.Settings.Flags&cluster.FlagStrict != 0 {
+		err = fmt.Errorf("object %v: %d zones for %d copies in epoch %d: %w", ref.ID, h.n, ref.Policy.Width(), v.Epoch, sheep.ErrHalt)
+	}
+	return h, err
+}
+
+// holders is a list of indexes into a view's nodes that lives on the stack.
+type holders struct {
+	index [sheep.MaxCopies]int
+	n     int
+}
+
+func (h *holders) list() []int { return h.index[:h.n] }
+
+// A group waits for the answers of the copies of one write.
+type group struct {
+	pending  atomic.Int32
+	doneFunc func(error) // g.done, made once
+	answered chan struct{}
+
+	mu  sync.Mutex
+	err error // the worst so far; guarded by mu
+}
+
+var groups = sync.Pool{New: func() any {
+	g := &group{answered: make(chan struct{}, 1)}
+	g.doneFunc = g.done
+	return g
+}}
+
+func (g *group) done(err error) {
+	if err != nil {
+		g.mu.Lock()
+		g.err = worse(g.err, err)
+		g.mu.Unlock()
+	}
+	if g.pending.Add(-1) == 0 {
+		g.answered <- struct{}{}
+	}
+}
+
+// wait returns the worst answer once all are there, and gives g back.
+func (g *group) wait() error {
+	<-g.answered
+	err := g.err
+	g.err = nil
+	groups.Put(g)
+	return err
+}

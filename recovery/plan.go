@@ -1,0 +1,74 @@
+package recovery
+
+import (
+	"fmt"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/replica"
+)
+
+// A verdict says what is to be done with this node's copy of an object.
+type verdict struct {
+	source  int  // index of the copy that is the truth; -1 if the object does not exist
+	compare bool // this node's copy may be equal to the source's: compare before fetching
+	same    bool // this node's copy is as good as the source's
+}
+
+// judge finds the truth about one object.
+//
+// copies are the states of all members' copies in the order of preference: the
+// holders as placement orders them, then the others. self is this node's
+// place. present reports whether every member of an epoch is among those asked.
+//
+// A trusted copy is the truth. Without one it is the copy that was current
+// last: whatever was answered in the epochs up to that one is in it. Copies
+// that were written later carry the later epoch and are therefore current
+// later. What is left are the epochs after the best copy's: if a member of one
+// of them is absent, it may hold something newer, and nothing can be said.
+func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep.Epoch) bool) (verdict, error) {
+	best := -1
+	for i, c := range copies {
+		if c.Trusted {
+			best = i
+			break
+		}
+		if best < 0 || better(c, copies[best]) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return verdict{source: -1}, nil
+	}
+	if !copies[best].Trusted {
+		for e := copies[best].Current + 1; e <= now; e++ {
+			if !present(e) {
+				return verdict{}, fmt.Errorf("object %v: a node of epoch %d that may hold a newer copy is absent: %w",
+					copies[best].ID, e, sheep.ErrAgain)
+			}
+		}
+	}
+	v := verdict{source: best}
+	if !copies[best].Exists {
+		v.source = -1
+	}
+	mine, its := copies[self], copies[best]
+	switch {
+	case best == self, !mine.Exists && !its.Exists:
+		v.same = true
+	case mine.Exists && its.Exists && mine.Written == its.Written:
+		v.compare = mine.Hot || its.Hot
+		v.same = !v.compare
+	}
+	return v, nil
+}
+
+// better reports whether copy a is to be preferred to b, neither being trusted.
+func better(a, b replica.State) bool {
+	if a.Current != b.Current {
+		return a.Current > b.Current
+	}
+	if a.Exists != b.Exists {
+		return a.Exists
+	}
+	return a.Written > b.Written
+}

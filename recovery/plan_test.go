@@ -1,0 +1,116 @@
+package recovery
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/replica"
+)
+
+func TestJudge(t *testing.T) {
+	exists := func(written, current sheep.Epoch) replica.State {
+		return replica.State{Exists: true, Written: written, Current: current}
+	}
+	absent := func(current sheep.Epoch) replica.State { return replica.State{Current: current} }
+	trusted := func(s replica.State) replica.State { s.Trusted = true; return s }
+	hot := func(s replica.State) replica.State { s.Hot = true; return s }
+
+	tests := []struct {
+		name   string
+		copies []replica.State
+		self   int
+		now    sheep.Epoch
+		gone   []sheep.Epoch // epochs with an absent member
+		want   verdict
+		err    error
+	}{
+		{
+			name:   "a trusted copy is the truth, however old its last write",
+			copies: []replica.State{exists(9, 9), trusted(exists(2, 10))},
+			now:    10, want: verdict{source: 1},
+		},
+		{
+			name:   "the first trusted copy in placement order is asked",
+			copies: []replica.State{exists(1, 1), trusted(exists(3, 4)), trusted(exists(3, 4))},
+			now:    4, want: verdict{source: 1},
+		},
+		{
+			name:   "an equal and quiet copy needs no transfer",
+			copies: []replica.State{trusted(exists(3, 5)), exists(3, 4)},
+			self:   1, now: 5, want: verdict{source: 0, same: true},
+		},
+		{
+			name:   "an equal copy that the truth's intent log names is compared",
+			copies: []replica.State{hot(trusted(exists(3, 5))), exists(3, 4)},
+			self:   1, now: 5, want: verdict{source: 0, compare: true},
+		},
+		{
+			name:   "an equal copy that its own intent log names is compared",
+			copies: []replica.State{trusted(exists(3, 5)), hot(exists(3, 4))},
+			self:   1, now: 5, want: verdict{source: 0, compare: true},
+		},
+		{
+			name:   "an object that a trusted holder does not have does not exist",
+			copies: []replica.State{trusted(absent(5)), exists(3, 4)},
+			self:   1, now: 5, want: verdict{source: -1},
+		},
+		{
+			name:   "without a trusted copy the one that was current last decides",
+			copies: []replica.State{exists(3, 4), exists(2, 5), exists(2, 3)},
+			self:   2, now: 6, want: verdict{source: 1, compare: false, same: true},
+		},
+		{
+			name:   "among copies current in the same epoch an existing one is preferred",
+			copies: []replica.State{absent(5), exists(2, 5)},
+			self:   0, now: 5, want: verdict{source: 1},
+		},
+		{
+			name:   "among those the one written later is preferred",
+			copies: []replica.State{exists(4, 5), exists(5, 5)},
+			self:   0, now: 5, want: verdict{source: 1},
+		},
+		{
+			name:   "ties go to the first in placement order, on every node alike",
+			copies: []replica.State{hot(exists(5, 5)), hot(exists(5, 5))},
+			self:   1, now: 5, want: verdict{source: 0, compare: true},
+		},
+		{
+			name:   "a later removal wins over an older copy",
+			copies: []replica.State{exists(2, 3), absent(5)},
+			self:   0, now: 6, want: verdict{source: -1},
+		},
+		{
+			name:   "an absent member of a later epoch may hold something newer",
+			copies: []replica.State{exists(1, 1), exists(1, 1)},
+			now:    5, gone: []sheep.Epoch{3}, err: sheep.ErrAgain,
+		},
+		{
+			name:   "absent members of the epochs before do not matter",
+			copies: []replica.State{exists(1, 4), exists(1, 1)},
+			self:   0, now: 5, gone: []sheep.Epoch{2, 3, 4}, want: verdict{source: 0, same: true},
+		},
+		{
+			name:   "with a trusted copy absent members do not matter at all",
+			copies: []replica.State{exists(1, 1), trusted(exists(1, 5))},
+			self:   0, now: 5, gone: []sheep.Epoch{2, 3, 4}, want: verdict{source: 1, same: true},
+		},
+		{
+			name:   "an object that nobody has does not exist",
+			copies: []replica.State{absent(5), absent(5)},
+			now:    5, want: verdict{source: -1, same: true},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := judge(tt.copies, tt.self, tt.now, func(e sheep.Epoch) bool { return !slices.Contains(tt.gone, e) })
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("got error %v, want %v", err, tt.err)
+			}
+			if err == nil && got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}

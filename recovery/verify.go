@@ -1,0 +1,276 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/client"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/proto"
+	"sheepdog/sheep/replica"
+)
+
+// chunk is how much of an object is fetched at a time, in bytes.
+const chunk = 1 << 20
+
+// retryAfter is how long Verify waits for a member that did not answer, unless
+// the membership changes before.
+const retryAfter = 100 * time.Millisecond
+
+// Verify returns nil once this node's copy of the object, or its absence, is
+// known to be current in the epoch of ref.
+func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
+	var logged bool
+	for {
+		if r.Trusted(ref) {
+			return nil
+		}
+		view, changed := r.current()
+		if view == nil || int32(view.Epoch-ref.Epoch) < 0 {
+			return nil // not there yet: the gate makes the request wait
+		}
+		if view.Epoch != ref.Epoch {
+			return &sheep.StaleEpochError{Sent: ref.Epoch, Current: view.Epoch}
+		}
+		err := r.verify(ctx, ref.ID, view)
+		if err == nil {
+			continue
+		}
+		if !logged {
+			r.log.Warn("object is waiting for its copies", "oid", ref.ID, "epoch", view.Epoch, "err", err)
+			logged = true
+		}
+		select {
+		case <-changed:
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return fmt.Errorf("verify object %v in epoch %d: %w: %w", ref.ID, view.Epoch, context.Cause(ctx), err)
+		}
+	}
+}
+
+func (r *Recoverer) current() (*cluster.View, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.view, r.changed
+}
+
+// verify makes the copy of id current, or says why it can't be done now.
+func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) error {
+	if err := r.gathered(ctx, view); err != nil {
+		return err
+	}
+	defer r.locks.lock(id)()
+	if r.Trusted(sheep.Ref{ID: id, Epoch: view.Epoch}) {
+		return nil
+	}
+	members := r.inOrder(id, view)
+	states := make([]replica.State, len(members))
+	errs := make([]error, len(members))
+	var wg sync.WaitGroup
+	for i, n := range members {
+		wg.Go(func() { states[i], errs[i] = r.stateOf(ctx, n, view, id) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return r.settle(ctx, id, view, members, states)
+}
+
+// settle brings the copy of id in line with the truth found in states.
+func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, states []replica.State) error {
+	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
+	v, err := judge(states, self, view.Epoch, func(e sheep.Epoch) bool { return r.present(ctx, view, e) })
+	if err != nil {
+		return err
+	}
+	if v.compare {
+		if v.same, err = r.equal(ctx, peer(view, members[v.source]), view.Epoch, id); err != nil {
+			return err
+		}
+	}
+	switch {
+	case v.same:
+	case v.source < 0:
+		err = r.drop(ctx, id, view.Epoch)
+	default:
+		err = r.fetch(ctx, peer(view, members[v.source]), view, id, states[v.source].Written)
+	}
+	if err != nil {
+		return err
+	}
+	r.markVerified(id, view.Epoch)
+	return nil
+}
+
+// inOrder returns the members of view: the holders of id as placement orders
+// them, then the other nodes.
+func (r *Recoverer) inOrder(id sheep.ObjectID, view *cluster.View) []sheep.Node {
+	nodes := make([]sheep.Node, 0, len(view.Nodes))
+	holders := view.Ring.Place(id, r.policy(id).Width())
+	for _, i := range holders {
+		nodes = append(nodes, view.Nodes[i])
+	}
+	for i, n := range view.Nodes {
+		if !slices.Contains(holders, i) && (n.VNodes > 0 || n.Addr == r.self) {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+func (r *Recoverer) stateOf(ctx context.Context, n sheep.Node, view *cluster.View, id sheep.ObjectID) (replica.State, error) {
+	if n.Addr == r.self {
+		return r.State(id), nil
+	}
+	states, err := r.peers.Stat(ctx, peer(view, n), view.Epoch, []sheep.ObjectID{id})
+	if err != nil {
+		return replica.State{}, fmt.Errorf("state of object %v on %v: %w", id, n, err)
+	}
+	s := states[0]
+	return replica.State{
+		ID: s.ID, Written: s.WriteEpoch, Current: s.TrustedEpoch,
+		Exists:  s.Bits&proto.CopyExists != 0,
+		Trusted: s.Bits&proto.CopyTrusted != 0,
+		Hot:     s.Bits&proto.CopyIntent != 0,
+	}, nil
+}
+
+// present reports whether every member of epoch e is a member of view.
+func (r *Recoverer) present(ctx context.Context, view *cluster.View, e sheep.Epoch) bool {
+	if e <= view.ForcedEpoch || e == view.Epoch {
+		return true
+	}
+	nodes := r.nodesOf(ctx, view, e)
+	if nodes == nil {
+		return false
+	}
+	for _, n := range nodes {
+		if n.VNodes > 0 && !slices.ContainsFunc(view.Nodes, func(m sheep.Node) bool { return m.Addr == n.Addr }) {
+			return false
+		}
+	}
+	return true
+}
+
+// nodesOf returns the members of epoch e, asking the others if this node was
+// not there to record them; nil if nobody knows.
+func (r *Recoverer) nodesOf(ctx context.Context, view *cluster.View, e sheep.Epoch) []sheep.Node {
+	if nodes, _, err := r.store.Epoch(e); err == nil {
+		return nodes
+	}
+	for _, n := range view.Nodes {
+		if n.Addr == r.self {
+			continue
+		}
+		nodes, when, err := r.peers.EpochNodes(ctx, peer(view, n), e)
+		if err != nil {
+			continue
+		}
+		if err := r.store.LogEpoch(e, nodes, when); err != nil {
+			r.log.Error("cannot record an epoch fetched from a peer", "epoch", e, "err", err)
+		}
+		return nodes
+	}
+	return nil
+}
+
+// equal compares this node's copy of id with that of another, by content.
+func (r *Recoverer) equal(ctx context.Context, from client.Peer, e sheep.Epoch, id sheep.ObjectID) (bool, error) {
+	var mine, its [20]byte
+	var err, peerErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { its, peerErr = r.peers.Digest(ctx, from, e, id) })
+	mine, err = r.store.Digest(id)
+	wg.Wait()
+	if peerErr != nil {
+		return false, fmt.Errorf("digest of object %v on %v: %w", id, from.Node, peerErr)
+	}
+	return err == nil && mine == its, nil // an unreadable copy of ours is fetched again
+}
+
+// fetch replaces this node's copy of id by that of another.
+func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.View, id sheep.ObjectID, written sheep.Epoch) error {
+	ref := r.ref(id, view.Epoch)
+	err := r.store.Install(ctx, id, ref.Size, written, func(w io.WriterAt) error {
+		buf := make([]byte, min(chunk, ref.Size))
+		for off := uint32(0); off < ref.Size; {
+			p := buf[:min(uint32(len(buf)), ref.Size-off)]
+			if err := r.peers.ReadAny(ctx, from, ref, p, off); err != nil {
+				return err
+			}
+			if _, err := w.WriteAt(p, int64(off)); err != nil {
+				return err
+			}
+			off += uint32(len(p))
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("fetch object %v from %v: %w", id, from.Node, err)
+	}
+	r.log.Debug("fetched object", "oid", id, "node", from.Node, "epoch", view.Epoch)
+	return nil
+}
+
+// drop removes a copy of an object that no longer exists.
+func (r *Recoverer) drop(ctx context.Context, id sheep.ObjectID, e sheep.Epoch) error {
+	commit, err := r.store.Remove(id, e)
+	if errors.Is(err, sheep.ErrNoObject) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove object %v, which no longer exists: %w", id, err)
+	}
+	return commit.Wait(ctx)
+}
+
+func (r *Recoverer) ref(id sheep.ObjectID, e sheep.Epoch) sheep.Ref {
+	shift := r.cluster.View().Settings.BlockShift
+	if v, ok := r.cluster.VDI(id.VDI()); ok {
+		shift = v.BlockShift
+	}
+	return sheep.Ref{ID: id, Policy: r.policy(id), Size: id.Size(shift), Epoch: e}
+}
+
+// A keyedMutex is a mutex for each object.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[sheep.ObjectID]*heldMutex // guarded by mu
+}
+
+type heldMutex struct {
+	sync.Mutex
+	users int // guarded by keyedMutex.mu
+}
+
+// lock locks id and returns what unlocks it.
+func (k *keyedMutex) lock(id sheep.ObjectID) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = make(map[sheep.ObjectID]*heldMutex)
+	}
+	h := k.held[id]
+	if h == nil {
+		h = new(heldMutex)
+		k.held[id] = h
+	}
+	h.users++
+	k.mu.Unlock()
+	h.Lock()
+	return func() {
+		h.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if h.users--; h.users == 0 {
+			delete(k.held, id)
+		}
+	}
+}

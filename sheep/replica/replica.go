@@ -1,0 +1,333 @@
+// Package replica is the peer role of a node: it stands between whoever asks
+// (the fan-out of this node or of another) and the store, and decides whether
+// a request may touch the store at all.
+//
+// Three gates are checked under the lock that covers the application, not at
+// the door. The epoch: a request of an older one is refused, one of a newer
+// one waits until this node has caught up, and a new epoch is installed only
+// when everything admitted under the old one has been applied. The generation:
+// a write made under an ownership that has moved on is refused. The trust: a
+// copy that may have missed a write is compared with its peers before it is
+// read or changed, which recovery does on the replica's behalf.
+//
+// What the package promises: after Install(E) returns no write of an older
+// epoch reaches the store, whatever its sender or the network does.
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/store"
+)
+
+// Trust knows which copies of this node's store are current.
+type Trust interface {
+	// Trusted reports, without waiting, whether this node's copy of the
+	// object, or its absence, is current in the epoch of ref.
+	Trusted(ref sheep.Ref) bool
+
+	// Verify returns nil once it is, having fetched the object if need be.
+	Verify(ctx context.Context, ref sheep.Ref) error
+
+	// Replace runs fn, which replaces or removes the whole object, while
+	// nothing else verifies it; afterwards the copy counts as current.
+	Replace(ref sheep.Ref, fn func() error) error
+
+	// State says what the copy is worth.
+	State(id sheep.ObjectID) State
+}
+
+// Epochs waits for this node to catch up.
+type Epochs interface {
+	WaitEpoch(ctx context.Context, e sheep.Epoch) error
+}
+
+// A State is what a node says of its copy of an object.
+type State struct {
+	ID      sheep.ObjectID
+	Exists  bool
+	Trusted bool        // it is current in this epoch
+	Hot     bool        // the intent log names it: a write may have been in flight or unsynced
+	Written sheep.Epoch // epoch of the latest write
+	Current sheep.Epoch // the last epoch for which the copy was known to be current
+}
+
+// A Replica serves the copies that this node holds.
+type Replica struct {
+	store       *store.Store
+	incarnation sheep.Incarnation
+	epochs      Epochs
+	trust       Trust // set once, by Serve
+
+	gate  sync.RWMutex
+	epoch sheep.Epoch // guarded by gate; 0 while not serving
+
+	generations sync.Map // VDIID → *atomic.Uint64, the newest seen
+}
+
+// errAhead says that a request is of an epoch that this node has not reached.
+var errAhead = errors.New("request is ahead of this node")
+
+// New returns a replica over st that refuses everything until Serve and
+// Install are called.
+func New(st *store.Store, inc sheep.Incarnation, epochs Epochs) *Replica {
+	return &Replica{store: st, incarnation: inc, epochs: epochs}
+}
+
+// Serve sets the judge of copies. It must be called before the first request.
+func (r *Replica) Serve(t Trust) { r.trust = t }
+
+// Incarnation returns the number of this life of the daemon.
+func (r *Replica) Incarnation() sheep.Incarnation { return r.incarnation }
+
+// Install makes e the epoch that requests must carry. It returns when every
+// write admitted before has been applied or refused.
+func (r *Replica) Install(e sheep.Epoch) {
+	r.gate.Lock()
+	defer r.gate.Unlock()
+	r.epoch = e
+}
+
+// Epoch returns the epoch installed last.
+func (r *Replica) Epoch() sheep.Epoch {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+	return r.epoch
+}
+
+// Fence makes the replica refuse writes to vdi under generations older than g.
+func (r *Replica) Fence(vdi sheep.VDIID, g sheep.Generation) {
+	_ = r.checkGeneration(vdi, g) // an older g changes nothing
+}
+
+// Read fills p from offset off of this node's copy.
+func (r *Replica) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
+	return r.admitted(ctx, ref, func() error { return r.store.Read(ref.ID, p, off) })
+}
+
+// ReadAny is Read without regard to trust: recovery asks for what is there.
+func (r *Replica) ReadAny(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
+	return r.inEpoch(ctx, ref.Epoch, func() error { return r.store.Read(ref.ID, p, off) })
+}
+
+// Write applies w to this node's copy. When it returns nil the write is as
+// durable as w asks.
+func (r *Replica) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
+	commit, err := r.apply(ctx, ref, w)
+	if err != nil {
+		return err
+	}
+	return commit.Wait(ctx)
+}
+
+// StartWrite is Write that calls done instead of returning. It applies the
+// write before it returns if nothing must be waited for; done may run on the
+// caller's goroutine or another and must not block. It keeps w until done runs.
+func (r *Replica) StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write, done func(error)) {
+	if !w.Create && r.trust.Trusted(ref) {
+		r.gate.RLock()
+		err := r.admit(ref)
+		var commit store.Commit
+		if err == nil {
+			commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
+		}
+		r.gate.RUnlock()
+		switch {
+		case err == nil:
+			commit.Notify(done)
+			return
+		case !errors.Is(err, errAhead):
+			done(err)
+			return
+		}
+	}
+	go func() { done(r.Write(ctx, ref, w)) }()
+}
+
+// Remove removes this node's copy, durably. Removing what is not there succeeds.
+func (r *Replica) Remove(ctx context.Context, ref sheep.Ref) error {
+	var commit store.Commit
+	removed := false
+	err := r.trust.Replace(ref, func() error {
+		return r.inEpoch(ctx, ref.Epoch, func() error {
+			if err := r.checkGeneration(ref.ID.VDI(), ref.Generation); err != nil {
+				return err
+			}
+			c, err := r.store.Remove(ref.ID, ref.Epoch)
+			if errors.Is(err, sheep.ErrNoObject) {
+				return nil
+			}
+			commit, removed = c, err == nil
+			return err
+		})
+	})
+	if err != nil || !removed {
+		return err
+	}
+	return commit.Wait(ctx)
+}
+
+// Flush makes every deferred write to vdi that this node has answered durable.
+func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) error {
+	if err := r.inEpoch(ctx, e, func() error { return nil }); err != nil {
+		return err
+	}
+	return r.store.Flush(ctx, vdi)
+}
+
+// States returns the states of the objects ids, in their order.
+func (r *Replica) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID) ([]State, error) {
+	states := make([]State, len(ids))
+	err := r.inEpoch(ctx, e, func() error {
+		for i, id := range ids {
+			states[i] = r.trust.State(id)
+		}
+		return nil
+	})
+	return states, err
+}
+
+// List returns the ids of at most limit objects that this node stores, in
+// order, from the id from on.
+func (r *Replica) List(ctx context.Context, e sheep.Epoch, from sheep.ObjectID, limit int) ([]sheep.ObjectID, error) {
+	var ids []sheep.ObjectID
+	err := r.inEpoch(ctx, e, func() error {
+		ids = r.store.IDs(from)
+		ids = ids[:min(len(ids), limit)]
+		return nil
+	})
+	return ids, err
+}
+
+// Intents returns the objects that the intent log names.
+func (r *Replica) Intents(ctx context.Context, e sheep.Epoch) ([]sheep.ObjectID, error) {
+	var ids []sheep.ObjectID
+	err := r.inEpoch(ctx, e, func() error {
+		ids = r.store.Intents()
+		return nil
+	})
+	return ids, err
+}
+
+// Digest returns the SHA-1 of the whole stored object, read afresh.
+func (r *Replica) Digest(ctx context.Context, e sheep.Epoch, id sheep.ObjectID) (sum [20]byte, err error) {
+	err = r.inEpoch(ctx, e, func() error {
+		sum, err = r.store.Digest(id)
+		return err
+	})
+	return sum, err
+}
+
+func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (commit store.Commit, err error) {
+	write := func() error {
+		commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
+		return err
+	}
+	if !w.Create {
+		return commit, r.admitted(ctx, ref, write)
+	}
+	err = r.trust.Replace(ref, func() error {
+		return r.inEpoch(ctx, ref.Epoch, func() error {
+			if err := r.checkGeneration(ref.ID.VDI(), ref.Generation); err != nil {
+				return err
+			}
+			return write()
+		})
+	})
+	return commit, err
+}
+
+// admitted runs fn under the gate once the copy is trusted and ref admitted.
+func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) error {
+	for {
+		if err := r.trust.Verify(ctx, ref); err != nil {
+			return err
+		}
+		err := r.underGate(func() error {
+			if err := r.admit(ref); err != nil {
+				return err
+			}
+			if !r.trust.Trusted(ref) {
+				return sheep.ErrStaleCopy
+			}
+			return fn()
+		})
+		switch {
+		case errors.Is(err, errAhead):
+			if err := r.epochs.WaitEpoch(ctx, ref.Epoch); err != nil {
+				return err
+			}
+		case !errors.Is(err, sheep.ErrStaleCopy):
+			return err
+		}
+	}
+}
+
+// inEpoch runs fn under the gate once this node is at epoch e.
+func (r *Replica) inEpoch(ctx context.Context, e sheep.Epoch, fn func() error) error {
+	for {
+		err := r.underGate(func() error {
+			if err := r.checkEpoch(e); err != nil {
+				return err
+			}
+			return fn()
+		})
+		if !errors.Is(err, errAhead) {
+			return err
+		}
+		if err := r.epochs.WaitEpoch(ctx, e); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Replica) underGate(fn func() error) error {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+	return fn()
+}
+
+// admit checks epoch and generation. The caller holds the gate.
+func (r *Replica) admit(ref sheep.Ref) error {
+	if err := r.checkEpoch(ref.Epoch); err != nil {
+		return err
+	}
+	return r.checkGeneration(ref.ID.VDI(), ref.Generation)
+}
+
+func (r *Replica) checkEpoch(e sheep.Epoch) error {
+	switch {
+	case e == r.epoch:
+		return nil
+	case int32(e-r.epoch) > 0:
+		return errAhead
+	}
+	return &sheep.StaleEpochError{Sent: e, Current: r.epoch}
+}
+
+// checkGeneration refuses generations older than the newest seen for vdi, and
+// remembers newer ones. Generation 0 is a read's.
+func (r *Replica) checkGeneration(vdi sheep.VDIID, g sheep.Generation) error {
+	if g == 0 {
+		return nil
+	}
+	v, ok := r.generations.Load(vdi)
+	if !ok {
+		v, _ = r.generations.LoadOrStore(vdi, new(atomic.Uint64))
+	}
+	newest := v.(*atomic.Uint64)
+	for {
+		seen := newest.Load()
+		if uint64(g) < seen {
+			return fmt.Errorf("write to VDI %v under generation %d, the newest is %d: %w", vdi, g, seen, sheep.ErrStaleOwner)
+		}
+		if uint64(g) == seen || newest.CompareAndSwap(seen, uint64(g)) {
+			return nil
+		}
+	}
+}
