@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	"sheepdog/tests/native"
@@ -20,6 +19,7 @@ type Config struct {
 	Dirs       []string // store directories; the rest are made
 	Args       []string // further arguments of every sheep
 	Sheep, Dog string   // other programs than those under test
+	ShortPorts bool     // of four digits: tgt cuts longer ones
 }
 
 // A Cluster is some sheep on this machine.
@@ -27,8 +27,9 @@ type Cluster struct {
 	Nodes []*Node
 	Dir   string // private, removed in the end
 
-	t   testing.TB
-	dog string
+	t          TB
+	sheep, dog string
+	extras     int
 }
 
 // patience bounds every wait. It is long because a test machine may be busy;
@@ -37,7 +38,7 @@ const patience = 90 * time.Second
 
 // New makes a cluster without starting its nodes. The test's cleanup ends what
 // was started, shows the logs if the test failed, and removes the files.
-func New(t testing.TB, cfg Config) *Cluster {
+func New(t TB, cfg Config) *Cluster {
 	t.Helper()
 	if cfg.Sheep == "" || cfg.Dog == "" {
 		p := Build(t)
@@ -50,24 +51,42 @@ func New(t testing.TB, cfg Config) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{Dir: dir, t: t, dog: cfg.Dog}
+	c := &Cluster{Dir: dir, t: t, sheep: cfg.Sheep, dog: cfg.Dog}
 	t.Cleanup(c.cleanup)
 	for i := range cfg.Nodes {
-		store := filepath.Join(dir, fmt.Sprintf("n%d", i))
-		if i < len(cfg.Dirs) {
-			store = cfg.Dirs[i]
+		n := c.node(t, i, fmt.Sprintf("n%d", i))
+		n.Args = cfg.Args
+		if cfg.ShortPorts {
+			n.Port = freePort(t, firstShortPort, lastShortPort)
 		}
-		c.Nodes = append(c.Nodes, &Node{
-			ID: i, Port: FreePort(t), Dir: store, Args: cfg.Args,
-			t: t, sheep: cfg.Sheep, cluster: "local:" + filepath.Join(dir, "cluster"),
-			log: filepath.Join(dir, fmt.Sprintf("sheep%d.log", i)),
-		})
+		if i < len(cfg.Dirs) {
+			n.Dir = cfg.Dirs[i]
+		}
+		c.Nodes = append(c.Nodes, n)
 	}
 	return c
 }
 
+func (c *Cluster) node(t TB, id int, name string) *Node {
+	return &Node{
+		ID: id, Port: FreePort(t), Dir: filepath.Join(c.Dir, name),
+		t: t, sheep: c.sheep, cluster: "local:" + filepath.Join(c.Dir, "cluster"),
+		log: filepath.Join(c.Dir, name+".log"),
+	}
+}
+
+// Extra makes a node that the cluster is not expected to have, for the test t,
+// which may be a part of the cluster's.
+func (c *Cluster) Extra(t TB, id int) *Node {
+	t.Helper()
+	c.extras++
+	n := c.node(t, id, fmt.Sprintf("x%d", c.extras))
+	t.Cleanup(n.Kill)
+	return n
+}
+
 // Start makes a cluster, starts its nodes and waits until they know each other.
-func Start(t testing.TB, cfg Config) *Cluster {
+func Start(t TB, cfg Config) *Cluster {
 	t.Helper()
 	c := New(t, cfg)
 	for _, n := range c.Nodes {

@@ -9,6 +9,7 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,21 @@ import (
 	"syscall"
 	"testing"
 )
+
+// A TB is what the harness needs of a test; each testing.TB is one, and so is
+// a program that measures.
+type TB interface {
+	Helper()
+	Cleanup(fn func())
+	Context() context.Context
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Logf(format string, args ...any)
+	Skipf(format string, args ...any)
+	Failed() bool
+}
 
 // Programs are the paths of the programs under test.
 type Programs struct {
@@ -45,7 +61,7 @@ const programsVar = "SHEEP_TEST_PROGRAMS"
 // Build builds the programs of this module, once per test binary. With
 // SHEEP_RACE=1 in the environment they have the race detector; SHEEP_PROGRAM
 // and DOG_PROGRAM name others to test in their place.
-func Build(t testing.TB) Programs {
+func Build(t TB) Programs {
 	t.Helper()
 	p, err := build()
 	if err != nil {
@@ -93,7 +109,7 @@ func Root() (string, error) {
 
 // Need skips the test if one of the programs is not installed, and returns
 // their paths.
-func Need(t testing.TB, programs ...string) []string {
+func Need(t TB, programs ...string) []string {
 	t.Helper()
 	paths := make([]string, len(programs))
 	for i, name := range programs {
@@ -110,7 +126,7 @@ func Need(t testing.TB, programs ...string) []string {
 }
 
 // FromEnv skips the test if the variable is not set, and returns it otherwise.
-func FromEnv(t testing.TB, name string) string {
+func FromEnv(t TB, name string) string {
 	t.Helper()
 	v := os.Getenv(name)
 	if v == "" {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"testing"
 	"time"
 )
 
@@ -20,7 +19,7 @@ type Node struct {
 	Dir  string   // store directory
 	Args []string // further arguments; may be changed before the next Start
 
-	t       testing.TB
+	t       TB
 	sheep   string
 	cluster string // argument of -c
 	log     string

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"testing"
 )
 
 // Ports below the range from which the kernel takes the ports of outgoing
 // connections, so that a daemon that was killed finds its port free again.
 const firstPort, lastPort = 12000, 32000
+
+// Ports of four digits, for clients that cannot count further.
+const firstShortPort, lastShortPort = 3000, 10000
 
 // A Port is a TCP port of 127.0.0.1 that belongs to this test.
 type Port struct {
@@ -20,10 +22,15 @@ type Port struct {
 }
 
 // FreePort reserves a port until the test ends.
-func FreePort(t testing.TB) Port {
+func FreePort(t TB) Port {
+	t.Helper()
+	return freePort(t, firstPort, lastPort)
+}
+
+func freePort(t TB, first, last int) Port {
 	t.Helper()
 	for range 1000 {
-		p, err := claim(firstPort + rand.IntN(lastPort-firstPort))
+		p, err := claim(first + rand.IntN(last-first))
 		if err == nil {
 			t.Cleanup(func() { p.claim.Close() })
 			return p

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sheepdog/tests/harness"
+	"sheepdog/tests/load"
+	"sheepdog/tests/native"
+)
+
+// A job is one way to use a disk.
+type job struct {
+	name  string
+	write bool
+	block int
+	depth int
+	flush int // writes between flushes, 0 if each is durable when answered
+}
+
+func jobs() []job {
+	var all []job
+	for _, mode := range []struct {
+		name  string
+		flush int
+	}{{"write-through", 0}, {"write-back, a flush every 64 writes", 64}} {
+		for _, depth := range []int{1, 16} {
+			all = append(all, job{fmt.Sprintf("4 KiB random write, depth %d, %s", depth, mode.name), true, 4 << 10, depth, mode.flush})
+		}
+		all = append(all, job{"1 MiB sequential write, " + mode.name, true, 1 << 20, 1, mode.flush})
+	}
+	for _, depth := range []int{1, 16} {
+		all = append(all, job{fmt.Sprintf("4 KiB random read, depth %d", depth), false, 4 << 10, depth, 0})
+	}
+	return append(all, job{"1 MiB sequential read", false, 1 << 20, 1, 0})
+}
+
+// A figure is what came of a job.
+type figure struct {
+	perSecond float64 // operations
+	p99       time.Duration
+	cpu       time.Duration // of the daemons, per operation
+}
+
+// A row is a job at a number of copies, measured for each subject.
+type row struct {
+	job    job
+	copies int
+	raw    figure
+	by     []figure // one for each subject
+}
+
+type results struct {
+	subjects []string
+	rows     []*row
+}
+
+func run(t *bench, cfg config) results {
+	var r results
+	raw := make(map[string]figure)
+	for _, copies := range cfg.copies {
+		for _, j := range jobs() {
+			if !strings.Contains(j.name, cfg.only) {
+				continue
+			}
+			if _, ok := raw[j.name]; !ok {
+				raw[j.name] = measureRaw(t, cfg, j)
+			}
+			r.rows = append(r.rows, &row{job: j, copies: copies, raw: raw[j.name]})
+		}
+	}
+	for _, s := range cfg.subject {
+		r.subjects = append(r.subjects, s.name)
+		for _, copies := range cfg.copies {
+			measureCluster(t, cfg, s, copies, r.rows)
+		}
+	}
+	return r
+}
+
+// measureCluster runs all jobs on a new cluster.
+func measureCluster(t *bench, cfg config, s subject, copies int, rows []*row) {
+	one := &bench{ctx: t.ctx}
+	t.Cleanup(one.finish) // if a failure ends the program
+	defer one.finish()
+	c := harness.Start(one, harness.Config{Sheep: s.sheep, Dog: s.dog})
+	c.Format(copies)
+	c.Dog("vdi", "create", "bench", strconv.FormatInt(cfg.size, 10))
+	for i, r := range rows {
+		if r.copies != copies {
+			continue
+		}
+		d, err := native.Open(t.ctx, native.Config{Servers: c.Addrs(0)[:1], WriteBack: r.job.flush > 0}, "bench")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == slices.IndexFunc(rows, func(r *row) bool { return r.copies == copies }) {
+			fill(t, d, cfg.size)
+		}
+		before := cpu(c)
+		f, n := measure(t, cfg, r.job, d)
+		f.cpu = (cpu(c) - before) / time.Duration(max(1, n))
+		r.by = append(r.by, f)
+		t.Logf("%-3s %d copies  %-60s %s", s.name, copies, r.job.name, f.describe(r.job))
+		d.Close()
+	}
+}
+
+// cpu returns the processor time that the daemons have used.
+func cpu(c *harness.Cluster) time.Duration {
+	var ticks int64
+	for _, n := range c.Nodes {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.Pid()))
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(b), ") ")
+		fields := strings.Fields(rest) // the state is the first: user and system time are 14 and 15 of all
+		for _, f := range fields[11:13] {
+			v, _ := strconv.ParseInt(f, 10, 64)
+			ticks += v
+		}
+	}
+	return time.Duration(ticks) * time.Second / 100
+}
+
+func fill(t *bench, d load.Device, size int64) {
+	p := noise()
+	for off := int64(0); off < size; off += int64(len(p)) {
+		if err := d.WriteAt(t.ctx, p, off); err != nil {
+			t.Fatalf("fill: %v", err)
+		}
+	}
+	if err := d.Flush(t.ctx); err != nil {
+		t.Fatalf("fill: %v", err)
+	}
+}
+
+// noise returns a MiB without zeroes.
+func noise() []byte {
+	p := make([]byte, 1<<20)
+	for i := range p {
+		p[i] = byte(rand.N(255) + 1)
+	}
+	return p
+}
+
+// measure runs a job for a while on depth goroutines.
+func measure(t *bench, cfg config, j job, d load.Device) (figure, int64) {
+	var (
+		wg      sync.WaitGroup
+		next    atomic.Int64 // sequential offset, in blocks
+		count   atomic.Int64
+		latency = make([][]time.Duration, j.depth)
+		blocks  = d.Size() / int64(j.block)
+		start   = time.Now()
+	)
+	for w := range j.depth {
+		wg.Go(func() {
+			p := noise()[:j.block]
+			rng := rand.New(rand.NewPCG(uint64(w), 1))
+			for time.Since(start) < cfg.time {
+				block := rng.Int64N(blocks)
+				if j.block > 64<<10 {
+					block = (next.Add(1) - 1) % blocks
+				} else if j.write { // never two writes to the same block at a time
+					block = block/int64(j.depth)*int64(j.depth) + int64(w)
+					block %= blocks
+				}
+				began := time.Now()
+				err := operate(t.ctx, j, d, p, block*int64(j.block), &count)
+				if err != nil {
+					t.Fatalf("%s: %v", j.name, err)
+				}
+				latency[w] = append(latency[w], time.Since(began))
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	all := slices.Sorted(slices.Values(slices.Concat(latency...)))
+	return figure{perSecond: float64(len(all)) / took.Seconds(), p99: all[len(all)*99/100]}, int64(len(all))
+}
+
+// operate does one operation of a job, and the flush that may be due.
+func operate(ctx context.Context, j job, d load.Device, p []byte, off int64, count *atomic.Int64) error {
+	if !j.write {
+		return d.ReadAt(ctx, p, off)
+	}
+	if err := d.WriteAt(ctx, p, off); err != nil {
+		return err
+	}
+	if n := count.Add(1); j.flush > 0 && n%int64(j.flush) == 0 {
+		return d.Flush(ctx)
+	}
+	return nil
+}
+
+// rate returns a figure in the unit that suits the job.
+func (f figure) rate(j job) string {
+	if j.block >= 1<<20 {
+		return fmt.Sprintf("%.0f MiB/s", f.perSecond*float64(j.block)/(1<<20))
+	}
+	return fmt.Sprintf("%.0f /s", f.perSecond)
+}
+
+func (f figure) describe(j job) string {
+	s := fmt.Sprintf("%12s  99%% in %8v", f.rate(j), f.p99.Round(time.Microsecond))
+	if f.cpu > 0 {
+		s += fmt.Sprintf("  %v of the daemons' time each", f.cpu.Round(time.Microsecond))
+	}
+	return s
+}
+
+// table returns all rows in Markdown.
+func (r results) table() string {
+	var b strings.Builder
+	b.WriteString("| copies | case | raw file |")
+	for _, s := range r.subjects {
+		fmt.Fprintf(&b, " %s | of raw | 99%% | daemons' time |", s)
+	}
+	if len(r.subjects) == 2 {
+		b.WriteString(" Go : C |")
+	}
+	b.WriteString("\n|---|---|---|" + strings.Repeat("---|---|---|---|", len(r.subjects)))
+	if len(r.subjects) == 2 {
+		b.WriteString("---|")
+	}
+	b.WriteByte('\n')
+	for _, row := range r.rows {
+		fmt.Fprintf(&b, "| %d | %s | %s |", row.copies, row.job.name, row.raw.rate(row.job))
+		for _, f := range row.by {
+			fmt.Fprintf(&b, " %s | %.2f | %v | %v |", f.rate(row.job), f.perSecond/row.raw.perSecond, f.p99.Round(10*time.Microsecond), f.cpu.Round(time.Microsecond))
+		}
+		if len(row.by) == 2 {
+			fmt.Fprintf(&b, " %.2f |", row.by[0].perSecond/row.by[1].perSecond)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
