@@ -85,6 +85,40 @@ func (c *Cluster) Extra(t TB, id int) *Node {
 	return n
 }
 
+// With returns the same nodes under other programs. None of them may be running.
+func (c *Cluster) With(t TB, p Programs) *Cluster {
+	t.Helper()
+	other := &Cluster{Dir: c.Dir, t: t, sheep: p.Sheep, dog: p.Dog, extras: c.extras}
+	for _, n := range c.Nodes {
+		m := *n
+		m.sheep, m.cmd, m.exited = p.Sheep, nil, nil
+		other.Nodes = append(other.Nodes, &m)
+	}
+	t.Cleanup(other.Kill)
+	return other
+}
+
+// StartAll starts all nodes and waits until the cluster runs and has recovered.
+func (c *Cluster) StartAll() {
+	c.t.Helper()
+	for _, n := range c.Nodes {
+		n.Start()
+		c.WaitJoined()
+	}
+	c.WaitRecovered()
+}
+
+// Shutdown lets dog stop the cluster and waits until all nodes have ended.
+func (c *Cluster) Shutdown() {
+	c.t.Helper()
+	c.Dog("cluster", "shutdown")
+	for _, n := range c.Nodes {
+		if code, err := n.Wait(patience); err != nil || code != 0 {
+			c.t.Fatalf("node %d ended with status %d after dog cluster shutdown (%v)", n.ID, code, err)
+		}
+	}
+}
+
 // Start makes a cluster, starts its nodes and waits until they know each other.
 func Start(t TB, cfg Config) *Cluster {
 	t.Helper()

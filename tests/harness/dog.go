@@ -18,9 +18,15 @@ type Run struct {
 // RunDog runs dog against node n.
 func (c *Cluster) RunDog(n *Node, stdin []byte, args ...string) Run {
 	c.t.Helper()
+	return c.RunProgram(c.dog, n, stdin, args...)
+}
+
+// RunProgram runs another program that takes the arguments of dog.
+func (c *Cluster) RunProgram(program string, n *Node, stdin []byte, args ...string) Run {
+	c.t.Helper()
 	args = append(args[:len(args):len(args)], "-a", "127.0.0.1", "-p", strconv.Itoa(n.Port.Number))
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(c.t.Context(), c.dog, args...)
+	cmd := exec.CommandContext(c.t.Context(), program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
