@@ -1,0 +1,173 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// A clusterReport is the JSON form of cluster info.
+type clusterReport struct {
+	Status     string     `json:"status"` // running, or why it does not
+	Running    bool       `json:"running"`
+	Recovery   bool       `json:"auto_recovery"`
+	Formatted  bool       `json:"formatted"`
+	Created    int64      `json:"created,omitempty"` // seconds since 1970
+	Store      string     `json:"store,omitempty"`
+	Redundancy string     `json:"redundancy,omitempty"`
+	AutoVNodes bool       `json:"auto_vnodes"`
+	Epochs     []epochRow `json:"epochs"` // newest first
+}
+
+type epochRow struct {
+	Epoch uint32    `json:"epoch"`
+	Time  int64     `json:"time"`
+	Nodes []nodeRow `json:"nodes"`
+}
+
+// clusterInfo shows the state and the history of the cluster.
+func clusterInfo(ctx context.Context, s *session) error {
+	epochs, state, err := s.Epochs(ctx, s.epoch, len(s.nodes.Nodes))
+	if err != nil {
+		return failed(err, "Failed to get the cluster's information: %s", remote.Text(err))
+	}
+	var newest proto.EpochRecord
+	if len(epochs) > 0 {
+		newest = epochs[0]
+	}
+	if s.opts.json {
+		return s.writeJSON(s.clusterReport(epochs, newest, state))
+	}
+	if !s.opts.raw {
+		s.print("Cluster status: ")
+	}
+	s.print("%s\n", statusText(newest, state))
+	s.printSettings(newest, state)
+	if newest.Ctime == 0 {
+		return nil
+	}
+	if !s.opts.raw {
+		s.print("Cluster created at %s\n\n", s.time(newest.Ctime).Format("Mon Jan _2 15:04:05 2006"))
+		s.print("Epoch Time           Version [Host:Port:V-Nodes,,,]\n")
+	}
+	for i, e := range epochs {
+		var before *proto.EpochRecord
+		if i+1 < len(epochs) {
+			before = &epochs[i+1]
+		}
+		s.printEpoch(e, before)
+	}
+	return nil
+}
+
+// statusText returns the state of the cluster in words.
+func statusText(newest proto.EpochRecord, state error) string {
+	switch {
+	case state != nil:
+		return remote.Text(state)
+	case newest.RecoveryDisabled:
+		return "running, auto-recovery disabled"
+	}
+	return "running, auto-recovery enabled"
+}
+
+// printSettings prints what the cluster was formatted with, if that is wanted,
+// else an empty line.
+func (s *session) printSettings(newest proto.EpochRecord, state error) {
+	if !s.opts.verbose {
+		s.print("\n")
+		return
+	}
+	label := func(text string) string {
+		if s.opts.raw {
+			return ""
+		}
+		return text
+	}
+	if state != nil {
+		s.print("%s%s\n", label("Cluster store: "), remote.Text(state))
+		return
+	}
+	strategy, mode := "fixed", "node"
+	if newest.Flags&proto.ClusterAutoVNodes != 0 {
+		strategy = "auto"
+	}
+	if newest.Flags&proto.ClusterDiskMode != 0 {
+		mode = "disk"
+	}
+	s.print("%s%s with %s redundancy policy\n", label("Cluster store: "), newest.Store, policyText(newest.Copies, newest.CopyPolicy))
+	s.print("%s%s\n", label("Cluster vnodes strategy: "), strategy)
+	s.print("%s%s\n", label("Cluster vnode mode: "), mode)
+}
+
+// policyText returns a redundancy as it is shown.
+func policyText(copies, copyPolicy uint8) string {
+	p, err := sheep.PolicyFromWire(copies, copyPolicy)
+	if err != nil {
+		return fmt.Sprint(copies)
+	}
+	return p.String()
+}
+
+// printEpoch prints the nodes of an epoch, or what changed since the one before.
+func (s *session) printEpoch(e proto.EpochRecord, before *proto.EpochRecord) {
+	var words []string
+	switch {
+	case !s.opts.diff:
+		for _, n := range e.Nodes {
+			words = append(words, fmt.Sprintf("%v:%d", n, n.VNodes))
+		}
+	case before == nil && e.Epoch == 1:
+		words = []string{"formated"}
+	case before != nil:
+		words = changes(before.Nodes, e.Nodes)
+	}
+	if s.opts.raw {
+		s.print("%d %d [%s]\n", e.Time.Unix(), e.Epoch, strings.Join(words, ", "))
+		return
+	}
+	s.print("%s %6d [%s]\n", e.Time.In(s.app.env.Location).Format("2006-01-02 15:04:05"), e.Epoch, strings.Join(words, ", "))
+}
+
+// changes returns which nodes came and went.
+func changes(before, after []sheep.Node) []string {
+	var words []string
+	has := func(nodes []sheep.Node, n sheep.Node) bool {
+		return slices.ContainsFunc(nodes, func(o sheep.Node) bool { return o.Addr == n.Addr })
+	}
+	for _, n := range after {
+		if !has(before, n) {
+			words = append(words, "+"+n.String())
+		}
+	}
+	for _, n := range before {
+		if !has(after, n) {
+			words = append(words, "-"+n.String())
+		}
+	}
+	return words
+}
+
+func (s *session) clusterReport(epochs []proto.EpochRecord, newest proto.EpochRecord, state error) clusterReport {
+	r := clusterReport{
+		Status: "running", Running: state == nil, Recovery: !newest.RecoveryDisabled,
+		Formatted: newest.Ctime != 0, Epochs: []epochRow{},
+	}
+	if state != nil {
+		r.Status = remote.Text(state)
+	}
+	if r.Formatted {
+		r.Created = s.time(newest.Ctime).Unix()
+		r.Store, r.Redundancy = newest.Store, policyText(newest.Copies, newest.CopyPolicy)
+		r.AutoVNodes = newest.Flags&proto.ClusterAutoVNodes != 0
+	}
+	for _, e := range epochs {
+		r.Epochs = append(r.Epochs, epochRow{Epoch: uint32(e.Epoch), Time: e.Time.Unix(), Nodes: rowsOf(e.Nodes)})
+	}
+	return r
+}

@@ -1,0 +1,141 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep/proto"
+)
+
+// A recoveryRow is a node in recovery; its JSON form is fixed.
+type recoveryRow struct {
+	nodeRow
+	Finished uint64 `json:"finished"` // objects
+	Total    uint64 `json:"total"`
+
+	active bool
+	err    error
+}
+
+// nodeRecoveryInfo shows which nodes are in recovery.
+func nodeRecoveryInfo(ctx context.Context, s *session) error {
+	if s.opts.progress {
+		return s.followRecovery(ctx)
+	}
+	if !s.opts.raw && !s.opts.json {
+		s.print("Nodes In Recovery:\n  Id   Host:Port         V-Nodes       Zone       Progress\n")
+	}
+	rows := []recoveryRow{}
+	status := ExitSuccess
+	for r := range remote.Ordered(slices.Values(s.nodeRows()), queryWidth, func(n nodeRow) recoveryRow {
+		state, err := s.Recovery(ctx, remote.Address(s.nodes.Nodes[n.ID]))
+		return recoveryRow{nodeRow: n, Finished: state.Finished, Total: state.Total, active: state.Active, err: err}
+	}) {
+		if r.err != nil {
+			f := failed(r.err, "Failed to get recovery state of node %d: %s", r.ID, remote.Text(r.err))
+			s.warn("%v", f)
+			status = f.status
+			continue
+		}
+		if !r.active {
+			continue
+		}
+		rows = append(rows, r)
+		s.printRecovery(r)
+	}
+	if s.opts.json {
+		if err := s.writeJSON(rows); err != nil {
+			return err
+		}
+	}
+	if status != ExitSuccess {
+		return quiet(status)
+	}
+	return nil
+}
+
+func (s *session) printRecovery(r recoveryRow) {
+	n := s.nodes.Nodes[r.ID]
+	switch {
+	case s.opts.json:
+	case s.opts.raw:
+		s.print("%d %v %d %d %d %d\n", r.ID, n, r.VNodes, r.Zone, r.Finished, r.Total)
+	default:
+		share := 0.0
+		if r.Total > 0 {
+			share = float64(r.Finished) / float64(r.Total) * 100
+		}
+		s.print("%4d   %-20v%5d%11d%11.1f%%\n", r.ID, n, r.VNodes, r.Zone, share)
+	}
+}
+
+// followRecovery shows how the recovery of the node goes until it is done.
+func (s *session) followRecovery(ctx context.Context) error {
+	var bar *progress
+	phase := proto.RecoveryPhase(math.MaxUint32)
+	for {
+		state, err := s.Recovery(ctx, "")
+		if err != nil {
+			return failed(err, "Failed to execute request")
+		}
+		if !state.Active {
+			bar.finish()
+			return nil
+		}
+		if state.Phase != phase {
+			phase = state.Phase
+			switch phase {
+			case proto.RecoveryPreparing:
+				s.print("preparing a checked object list...\n")
+			case proto.RecoveryNotifying:
+				s.print("notifying a completion of recovery...\n")
+			}
+		}
+		if phase == proto.RecoveryRunning {
+			if bar == nil {
+				bar = s.newProgress(s.out, s.app.env.StdoutWidth, state.Total, func(n uint64) string { return fmt.Sprint(n) })
+			}
+			bar.set(state.Finished)
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+}
+
+// nodeGetThrottle shows how recovery is held back.
+func nodeGetThrottle(ctx context.Context, s *session) error {
+	t, err := s.Throttle(ctx)
+	if err != nil {
+		return failed(err, "Failed to execute request")
+	}
+	s.print("max (%d), interval (%d)\n", t.Max, t.Interval)
+	return nil
+}
+
+// nodeSetThrottle holds recovery back.
+func nodeSetThrottle(ctx context.Context, s *session) error {
+	most, err := strconv.ParseUint(s.args[0], 10, 32)
+	if err != nil {
+		return fail(ExitUsage, "Invalid max (%s)", s.args[0])
+	}
+	if len(s.args) < 2 {
+		return fail(ExitUsage, "Invalid interval max (%d), interval ((null))", most)
+	}
+	interval, err := strconv.ParseUint(s.args[1], 10, 63)
+	if err != nil {
+		return fail(ExitUsage, "Invalid interval (%s)", s.args[1])
+	}
+	if (most == 0) != (interval == 0) {
+		return fail(ExitUsage, "Invalid interval max (%d), interval (%d)", most, interval)
+	}
+	if err := s.SetThrottle(ctx, proto.Throttle{Max: uint32(most), Interval: interval}); err != nil {
+		return failed(err, "Failed to execute request")
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package command
+
+import (
+	"context"
+	"time"
+
+	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep/proto"
+)
+
+// A statReport is the JSON form of node stat.
+type statReport struct {
+	Client statRow `json:"client"`
+	Peer   statRow `json:"peer"`
+}
+
+type statRow struct {
+	Active       uint64 `json:"active"`
+	Total        uint64 `json:"total"`
+	Writes       uint64 `json:"writes"`
+	Reads        uint64 `json:"reads"`
+	Removes      uint64 `json:"removes"`
+	Flushes      uint64 `json:"flushes"`
+	BytesWritten uint64 `json:"bytes_written"`
+	BytesRead    uint64 `json:"bytes_read"`
+}
+
+func statOf(st proto.Stat) statReport {
+	return statReport{
+		Client: statRow{
+			Active: st.GatewayActive, Total: st.GatewayTotal, Writes: st.GatewayWrites, Reads: st.GatewayReads,
+			Removes: st.GatewayRemoves, Flushes: st.GatewayFlushes, BytesWritten: st.GatewayRx, BytesRead: st.GatewayTx,
+		},
+		Peer: statRow{
+			Active: st.PeerActive, Total: st.PeerTotal, Writes: st.PeerWrites, Reads: st.PeerReads,
+			Removes: st.PeerRemoves, BytesWritten: st.PeerRx, BytesRead: st.PeerTx,
+		},
+	}
+}
+
+// nodeStat shows what the node has done, or every second what it is doing.
+func nodeStat(ctx context.Context, s *session) error {
+	st, err := s.Stat(ctx)
+	if err != nil {
+		return failed(err, "Failed to get the statistics: %s", remote.Text(err))
+	}
+	now := statOf(st)
+	if s.opts.json {
+		return s.writeJSON(now)
+	}
+	if !s.opts.watch {
+		if !s.opts.raw {
+			s.print("Request\tActive\tTotal\tWrite\tRead\tRemove\tFlush\tAll WR\tAll RD\n")
+		}
+		s.printStat("Client", now.Client, nil)
+		s.printStat("Peer", now.Peer, nil)
+		return nil
+	}
+	for {
+		if err := pause(ctx, time.Second); err != nil {
+			return nil // an interrupt is how watching ends
+		}
+		if st, err = s.Stat(ctx); err != nil {
+			return failed(err, "Failed to get the statistics: %s", remote.Text(err))
+		}
+		before := now
+		now = statOf(st)
+		if !s.opts.raw {
+			s.print("Request\tActive\tTotal\tWrite\tRead\tRemove\tFlush\tAll WR\tAll RD\tWRBW\tRDBW\tRPS\n")
+		}
+		s.printStat("Client", now.Client, &before.Client)
+		s.printStat("Peer", now.Peer, &before.Peer)
+		if err := s.out.Flush(); err != nil {
+			return fail(ExitSystem, "Failed to write the output: %v", err)
+		}
+	}
+}
+
+// printStat prints one row, and with before the change since then.
+func (s *session) printStat(name string, r statRow, before *statRow) {
+	if !s.opts.raw {
+		s.print("%s\t", name)
+	}
+	s.print("%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s", r.Active, r.Total, r.Writes, r.Reads, r.Removes, r.Flushes,
+		s.size(r.BytesWritten), s.size(r.BytesRead))
+	if before != nil {
+		s.print("\t%s\t%s\t%d", s.size(r.BytesWritten-before.BytesWritten), s.size(r.BytesRead-before.BytesRead), r.Total-before.Total)
+	}
+	s.print("\n")
+}

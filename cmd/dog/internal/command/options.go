@@ -1,0 +1,373 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep"
+)
+
+// The options of a run, parsed.
+type options struct {
+	address string
+	port    string
+
+	raw, verbose, json, elapsed bool
+
+	snapshot    remote.Version
+	hasSnapshot bool
+	from        remote.Version
+	hasFrom     bool
+
+	policy    sheep.Policy
+	hasPolicy bool
+	shift     uint8
+	index     uint32
+	hasIndex  bool
+	oid       sheep.ObjectID
+	hasOID    bool
+	store     string
+
+	batch, interval int64
+	maxReclaim      int64 // -1 is all
+
+	prealloc, noShare, hyper, exclusive, delete, writeback, force, exist, reduce bool
+	all, progress, watch, local                                                  bool
+	lock, strict, fixedVNodes, recycle, avoidDiskFull, diff, multithread         bool
+}
+
+// An option is one option of one group of commands.
+type option struct {
+	letter string
+	name   string
+	text   []string // what it does, in lines
+	set    func(*options) *bool
+	value  func(*options, string) error // of options with an argument
+}
+
+func toggle(letter, name, text string, set func(*options) *bool) option {
+	return option{letter: letter, name: name, text: strings.Split(text, "\n"), set: set}
+}
+
+func valued(letter, name, text string, value func(*options, string) error) option {
+	return option{letter: letter, name: name, text: strings.Split(text, "\n"), value: value}
+}
+
+// jsonOption is the option that the commands have that can print JSON.
+func jsonOption() option {
+	return toggle("", "json", "print JSON, for scripts", func(o *options) *bool { return &o.json })
+}
+
+// commonOptions are those that mean the same in every group.
+func commonOptions() []option {
+	return []option{
+		valued("a", "address", "specify the daemon address (default: localhost)", func(o *options, s string) error {
+			o.address = s
+			return checkAddress(s)
+		}),
+		valued("p", "port", "specify the daemon port", func(o *options, s string) error {
+			o.port = s
+			return checkPort(s)
+		}),
+		toggle("r", "raw", "print for scripts: no header, one blank between\nfields, sizes in bytes", func(o *options) *bool { return &o.raw }),
+		toggle("v", "verbose", "print more", func(o *options) *bool { return &o.verbose }),
+		toggle("h", "help", "display this help and exit", nil),
+		toggle("T", "time", "show elapsed time", func(o *options) *bool { return &o.elapsed }),
+	}
+}
+
+func vdiOptions() []option {
+	return []option{
+		toggle("P", "prealloc", "allocate all data objects at once", func(o *options) *bool { return &o.prealloc }),
+		toggle("n", "no-share", "copy all data and share nothing with the source", func(o *options) *bool { return &o.noShare }),
+		valued("i", "index", "choose the data object with this index", parseIndex),
+		valued("s", "snapshot", "choose the snapshot with this id or tag", func(o *options, s string) (err error) {
+			o.hasSnapshot = true
+			o.snapshot, err = parseVersion(s)
+			return err
+		}),
+		toggle("x", "exclusive", "fail if the key exists", func(o *options) *bool { return &o.exclusive }),
+		toggle("d", "delete", "delete the key", func(o *options) *bool { return &o.delete }),
+		toggle("w", "writeback", "let the cluster write back later, and flush at the end", func(o *options) *bool { return &o.writeback }),
+		valued("c", "copies", "specify the data redundancy level", parsePolicy),
+		valued("F", "from", "back up what changed since this snapshot", func(o *options, s string) (err error) {
+			o.hasFrom = true
+			o.from, err = parseVersion(s)
+			return err
+		}),
+		toggle("f", "force", "do operation forcibly", func(o *options) *bool { return &o.force }),
+		toggle("y", "hyper", "make a hyper volume, of up to 16 PB", func(o *options) *bool { return &o.hyper }),
+		valued("o", "oid", "choose the data object with this id (hexadecimal)", parseOID),
+		toggle("e", "exist", "only look whether all objects are there; compare\nand repair nothing", func(o *options) *bool { return &o.exist }),
+		valued("z", "block_size_shift", "make data objects of 2^this bytes, 20 to 31", parseShift),
+		toggle("R", "reduce-identical-snapshots", "take no snapshot of a VDI that has not changed", func(o *options) *bool { return &o.reduce }),
+		valued("B", "nr-batched-reclamation", "release so many objects at a time (default: 128)", func(o *options, s string) (err error) {
+			o.batch, err = parsePositive(s, "The number of batched reclamation must be positive integer")
+			return err
+		}),
+		valued("I", "reclamation-interval", "pause for so many seconds between batches", func(o *options, s string) (err error) {
+			o.interval, err = parsePositive(s, "The interval of batched reclamation must be positive integer")
+			return err
+		}),
+		valued("m", "max-reclaim", "release at most so many objects, and keep the VDI", func(o *options, s string) error {
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil || n < 0 {
+				return fail(ExitFailure, "The maximum number of reclamation is invalid: %s", s)
+			}
+			o.maxReclaim = n
+			return nil
+		}),
+	}
+}
+
+func nodeOptions() []option {
+	return []option{
+		toggle("A", "all", "show the disks of all nodes", func(o *options) *bool { return &o.all }),
+		toggle("P", "progress", "follow the recovery of the node", func(o *options) *bool { return &o.progress }),
+		toggle("w", "watch", "print again every second", func(o *options) *bool { return &o.watch }),
+		toggle("l", "local", "choose the node that is asked", func(o *options) *bool { return &o.local }),
+		toggle("f", "force", "do not ask for confirmation", func(o *options) *bool { return &o.force }),
+	}
+}
+
+func clusterOptions() []option {
+	return []option{
+		valued("b", "store", "choose the backend store (default: plain)", func(o *options, s string) error {
+			if len(s) > 15 || s == "" {
+				return fail(ExitFailure, "Invalid store name '%s'", s)
+			}
+			o.store = s
+			return nil
+		}),
+		valued("c", "copies", "specify the default data redundancy (number of copies)", parsePolicy),
+		toggle("f", "force", "do not prompt for confirmation", func(o *options) *bool { return &o.force }),
+		toggle("F", "avoid-diskfull", "do not recover what would fill disks", func(o *options) *bool { return &o.avoidDiskFull }),
+		toggle("l", "lock", "let a VDI be opened by one user at a time", func(o *options) *bool { return &o.lock }),
+		toggle("m", "multithread", "save several objects at a time", func(o *options) *bool { return &o.multithread }),
+		toggle("R", "recyclevid", "use the numbers of deleted VDIs again", func(o *options) *bool { return &o.recycle }),
+		toggle("t", "strict", "refuse to write while copies are missing", func(o *options) *bool { return &o.strict }),
+		valued("z", "block_size_shift", "make data objects of 2^this bytes by default, 20 to 31", parseShift),
+		toggle("V", "fixedvnodes", "let each node say how many vnodes it has", func(o *options) *bool { return &o.fixedVNodes }),
+		toggle("d", "diff", "show what changed from epoch to epoch", func(o *options) *bool { return &o.diff }),
+	}
+}
+
+// checkAddress refuses what is no address. Names are resolved when they are used.
+func checkAddress(s string) error {
+	if strings.HasPrefix(s, "unix:") && len(s) > len("unix:") || net.ParseIP(s) != nil {
+		return nil
+	}
+	if _, err := net.LookupHost(s); s == "" || err != nil {
+		return fail(ExitFailure, "Invalid ip address %s", s)
+	}
+	return nil
+}
+
+func checkPort(s string) error {
+	n, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimLeft(s, " \t"), "+"), 10, 16)
+	if err != nil || n == 0 {
+		return fail(ExitUsage, "Invalid port number '%s'", s)
+	}
+	return nil
+}
+
+// parseVersion parses a snapshot id or, if s is no number, a tag.
+func parseVersion(s string) (remote.Version, error) {
+	digits := strings.TrimLeft(s, " \t\n\v\f\r")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if errors.Is(err, strconv.ErrSyntax) {
+		if len(s) > maxName {
+			return remote.Version{}, fail(ExitUsage, "The snapshot tag is longer than %d bytes", maxName)
+		}
+		return remote.Version{Tag: s}, nil
+	}
+	if err != nil || n > math.MaxUint32 {
+		return remote.Version{}, fail(ExitFailure, "The snapshot id must be smaller than 4294967296")
+	}
+	if n <= 0 {
+		return remote.Version{}, fail(ExitFailure, "The snapshot id must be larger than zero")
+	}
+	return remote.Version{ID: uint32(n)}, nil
+}
+
+// parsePolicy parses N, a number of copies, or D:P, an erasure code.
+func parsePolicy(o *options, s string) error {
+	invalid := fail(ExitFailure, "Invalid parameter %s", s).
+		and("To create replicated vdi, set -c x").
+		and("  x(1 to 31)   - number of replicated copies").
+		and("To create erasure coded vdi, set -c x:y").
+		and("  x(2,4,8,16)  - number of data strips").
+		and("  y(1 to 15)   - number of parity strips")
+	first, second, coded := strings.Cut(s, ":")
+	n, err := strconv.ParseUint(first, 10, 8)
+	if err != nil || len(first) > 2 {
+		return invalid
+	}
+	if !coded {
+		if n < 1 || n > sheep.MaxCopies {
+			return invalid
+		}
+		o.policy, o.hasPolicy = sheep.Replicated(uint8(n)), true
+		return nil
+	}
+	p, err := strconv.ParseUint(second, 10, 8)
+	if err != nil || len(second) > 2 || p < 1 || p > 15 {
+		return invalid
+	}
+	switch n {
+	case 2, 4, 8, 16:
+	default:
+		return invalid
+	}
+	o.policy, o.hasPolicy = sheep.Policy{Data: uint8(n), Parity: uint8(p)}, true
+	return nil
+}
+
+func parseShift(o *options, s string) error {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || n < sheep.MinBlockShift {
+		return fail(ExitFailure, "Object Size is larger than 2^20. Please set shift bit larger than 20")
+	}
+	if n > sheep.MaxBlockShift {
+		return fail(ExitFailure, "Object Size is limited to 2^31. Please set shift bit lower than 31")
+	}
+	o.shift = uint8(n)
+	return nil
+}
+
+func parseIndex(o *options, s string) error {
+	digits, base := s, 10
+	if hex, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+		digits, base = hex, 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if errors.Is(err, strconv.ErrRange) {
+		n, err = math.MaxUint32, nil // too large for every VDI, which is for the command to say
+	}
+	if err != nil {
+		return fail(ExitFailure, "The index must be a decimal integer or a hexadecimal integer started with 0x")
+	}
+	o.index, o.hasIndex = uint32(n), true
+	return nil
+}
+
+func parseOID(o *options, s string) error {
+	n, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(s), "0x"), 16, 64)
+	if err != nil {
+		return fail(ExitFailure, "object id must be a hex integer")
+	}
+	o.oid, o.hasOID = sheep.ObjectID(n), true
+	return nil
+}
+
+func parsePositive(s, complaint string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil || n <= 0 {
+		return 0, fail(ExitFailure, "%s", complaint)
+	}
+	return n, nil
+}
+
+// optionsOf returns the options of c in the order of its letters.
+func optionsOf(g group, c command) []option {
+	known := append(commonOptions(), g.options...)
+	var opts []option
+	for _, letter := range c.options {
+		for _, o := range known {
+			if o.letter == string(letter) {
+				opts = append(opts, o)
+				break
+			}
+		}
+	}
+	if c.json {
+		opts = append(opts, jsonOption())
+	}
+	return opts
+}
+
+// A flagValue hands the argument of an option to its parser.
+type flagValue struct {
+	opts *options
+	opt  option
+}
+
+func (v flagValue) String() string { return "" }
+
+func (v flagValue) Type() string { return "string" }
+
+func (v flagValue) Set(s string) error { return v.opt.value(v.opts, s) }
+
+// addFlags declares the options of s.
+func (s *session) addFlags(flags *pflag.FlagSet) {
+	var names []string
+	for _, o := range s.known {
+		names = append(names, o.name)
+		switch {
+		case o.value != nil:
+			flags.VarP(flagValue{opts: &s.opts, opt: o}, o.name, o.letter, strings.Join(o.text, " "))
+		case o.set == nil:
+			flags.BoolP(o.name, o.letter, false, strings.Join(o.text, " "))
+		default:
+			flags.BoolVarP(o.set(&s.opts), o.name, o.letter, false, strings.Join(o.text, " "))
+		}
+	}
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(completeName(names, name))
+	})
+}
+
+// completeName returns the only name that starts with s, or s if there are
+// several or none.
+func completeName(names []string, s string) string {
+	found := s
+	for _, name := range names {
+		if name == s {
+			return s
+		}
+		if strings.HasPrefix(name, s) && s != "" {
+			if found != s {
+				return s
+			}
+			found = name
+		}
+	}
+	return found
+}
+
+// flagFailure turns an error of the option parser into the words of getopt.
+func flagFailure(program string, err error) error {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	complain := func(format string, args ...any) error {
+		return fail(ExitUsage, "%s: %s", program, fmt.Sprintf(format, args...)).
+			and("Try '%s --help' for more information.", program)
+	}
+	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		if e.GetSpecifiedShortnames() != "" {
+			return complain("invalid option -- '%s'", e.GetSpecifiedName())
+		}
+		return complain("unrecognized option '--%s'", e.GetSpecifiedName())
+	}
+	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		if e.GetSpecifiedShortnames() != "" {
+			return complain("option requires an argument -- '%s'", e.GetSpecifiedName())
+		}
+		return complain("option '--%s' requires an argument", e.GetSpecifiedName())
+	}
+	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return complain("option '--%s' doesn't allow an argument", e.GetFlag().Name)
+	}
+	if e, ok := errors.AsType[*pflag.InvalidSyntaxError](err); ok {
+		return complain("unrecognized option '%s'", e.GetSpecifiedFlag())
+	}
+	return complain("%v", err)
+}

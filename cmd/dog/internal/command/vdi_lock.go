@@ -1,0 +1,164 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// A lockRow is one lock of a listing; its JSON form is fixed.
+type lockRow struct {
+	Name       string   `json:"name"`
+	SnapshotID uint32   `json:"snapshot_id"`
+	Tag        string   `json:"tag"`
+	ID         string   `json:"vdi_id"`
+	Shared     bool     `json:"shared"`
+	Owners     []string `json:"owners"` // host:port
+
+	text string
+	flag string
+}
+
+// locked reports whether somebody holds the lock.
+func locked(state proto.VDIState) bool {
+	return state.Lock.State == sheep.Exclusive || state.Lock.State == sheep.Shared
+}
+
+// holders returns the nodes that hold a lock.
+func holders(l sheep.Lock) []sheep.Node {
+	if l.State == sheep.Exclusive {
+		return []sheep.Node{l.Owner}
+	}
+	var nodes []sheep.Node
+	for _, p := range l.Participants {
+		nodes = append(nodes, p.Node)
+	}
+	return nodes
+}
+
+// ownerText returns the words that tell who holds a lock.
+func ownerText(l sheep.Lock) string {
+	if l.State == sheep.Exclusive {
+		return nodeText(l.Owner)
+	}
+	var words []string
+	for _, p := range l.Participants {
+		state := map[sheep.ShareState]string{
+			sheep.ShareModified: "(modified)", sheep.ShareShared: "(shared)", sheep.ShareInvalidated: "(invalidated)",
+		}[p.State]
+		words = append(words, nodeText(p.Node)+state)
+	}
+	return join(words...)
+}
+
+func nodeText(n sheep.Node) string {
+	family := "IPv6"
+	if n.Addr.Addr().Is4() {
+		family = "IPv4"
+	}
+	return fmt.Sprintf("%s ip:%v port:%d", family, n.Addr.Addr(), n.Addr.Port())
+}
+
+// vdiLockList lists the VDIs that are locked.
+func vdiLockList(ctx context.Context, s *session) error {
+	rows, err := s.locks(ctx)
+	if err != nil {
+		return err
+	}
+	if s.opts.json {
+		return s.writeJSON(rows)
+	}
+	s.print("  Name         Id  VDI id  Tag            Owner node(s)\n")
+	for _, r := range rows {
+		s.print("%s %-8s  %5d  %6s  %-13s  %s\n", r.flag, r.Name, r.SnapshotID, r.ID, r.Tag, r.text)
+	}
+	return nil
+}
+
+// locks returns who has which VDI open.
+func (s *session) locks(ctx context.Context) ([]lockRow, error) {
+	states, err := s.States(ctx)
+	if err != nil {
+		return nil, failed(err, "Failed to get VDI state")
+	}
+	rows := []lockRow{}
+	for _, state := range states {
+		if !locked(state) {
+			continue
+		}
+		h, err := s.Header(ctx, state.VDI)
+		if err != nil {
+			s.warn("Failed to read object %v %s", sheep.InodeObject(state.VDI), remote.Text(err))
+			continue
+		}
+		v := s.vdiRow(remote.Listed{VDI: state.VDI, Header: h})
+		row := lockRow{
+			Name: h.Name, SnapshotID: v.SnapshotID, Tag: h.Tag, ID: v.ID,
+			Shared: state.Lock.State == sheep.Shared, Owners: []string{}, text: ownerText(state.Lock),
+			flag: map[string]string{"snapshot": "s", "clone": "c", "working": " "}[v.Kind],
+		}
+		for _, n := range holders(state.Lock) {
+			row.Owners = append(row.Owners, n.String())
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// vdiLockUnlock takes the lock of a VDI away from whoever holds it.
+func vdiLockUnlock(ctx context.Context, s *session) error {
+	id, err := s.Lookup(ctx, s.name(), s.opts.snapshot)
+	if err != nil {
+		return failed(err, "Failed to find VDI %s: %s", s.describe(0), remote.Text(err))
+	}
+	states, err := s.States(ctx)
+	if err != nil {
+		return failed(err, "Failed to get VDI state")
+	}
+	for _, state := range states {
+		if state.VDI == id && locked(state) {
+			return s.unlock(ctx, state)
+		}
+	}
+	return fail(ExitFailure, "VDI %s is not locked", s.describe(id))
+}
+
+// unlock releases the lock. A shared one is released by each of those that share
+// it, because a daemon only releases its own part.
+func (s *session) unlock(ctx context.Context, state proto.VDIState) error {
+	if state.Lock.State == sheep.Exclusive {
+		if err := s.Release(ctx, state.VDI, proto.LockNormal, ""); err != nil {
+			return failed(err, "Failed to unlock VDI %s: %s", s.describe(state.VDI), remote.Text(err))
+		}
+		return nil
+	}
+	var failure error
+	for _, n := range holders(state.Lock) {
+		if err := s.Release(ctx, state.VDI, proto.LockShared, remote.Address(n)); err != nil {
+			failure = failed(err, "Failed to unlock VDI %s at %v: %s", s.describe(state.VDI), n, remote.Text(err))
+		}
+	}
+	return failure
+}
+
+// describe names the VDI that the command is about, with its number if that is
+// known.
+func (s *session) describe(id sheep.VDIID) string {
+	var words []string
+	if v := s.opts.snapshot; v.ID != 0 {
+		words = append(words, fmt.Sprintf("snapid=%d", v.ID))
+	} else if v.Tag != "" {
+		words = append(words, "tag="+v.Tag)
+	}
+	if id != 0 {
+		words = append(words, fmt.Sprintf("vid=%x", uint32(id)))
+	}
+	if len(words) == 0 {
+		return s.name()
+	}
+	return fmt.Sprintf("%s (%s)", s.name(), strings.Join(words, ", "))
+}

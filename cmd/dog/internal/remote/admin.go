@@ -1,0 +1,105 @@
+package remote
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// Simple sends an operation that has neither parameters nor data, to the daemon
+// at addr or, if that is empty, to the entry.
+func (c *Cluster) Simple(ctx context.Context, op proto.Opcode, addr string) error {
+	_, _, err := c.Do(ctx, Request{Op: op, To: addr})
+	return err
+}
+
+// ForceRecover makes the cluster run without the members that are missing.
+func (c *Cluster) ForceRecover(ctx context.Context) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpForceRecover, Into: make([]byte, proto.MaxNodes*proto.NodeSize)})
+	return err
+}
+
+// Format makes an empty cluster.
+func (c *Cluster) Format(ctx context.Context, store string, b proto.ClusterBody) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpMakeFS, Body: b.Body(), Data: append([]byte(store), 0)})
+	return err
+}
+
+// maxStoreList is the room for the names of stores.
+const maxStoreList = 512
+
+// Stores returns the names of the store drivers, each followed by a blank.
+func (c *Cluster) Stores(ctx context.Context) (string, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetStoreList, Into: make([]byte, maxStoreList)})
+	return proto.Text(data), err
+}
+
+// Stat returns the counters of the entry.
+func (c *Cluster) Stat(ctx context.Context) (proto.Stat, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpStat, Into: make([]byte, proto.StatSize)})
+	if err != nil {
+		return proto.Stat{}, err
+	}
+	return proto.DecodeStat(data)
+}
+
+// Recovery returns the state of the recovery of the daemon at addr.
+func (c *Cluster) Recovery(ctx context.Context, addr string) (proto.RecoveryState, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpStatRecovery, To: addr, Into: make([]byte, proto.RecoveryStateSize)})
+	if err != nil {
+		return proto.RecoveryState{}, err
+	}
+	return proto.DecodeRecoveryState(data)
+}
+
+// Throttle returns how the recovery of the entry is held back.
+func (c *Cluster) Throttle(ctx context.Context) (proto.Throttle, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetRecovery, Into: make([]byte, proto.ThrottleSize)})
+	if err != nil {
+		return proto.Throttle{}, err
+	}
+	return proto.DecodeThrottle(data)
+}
+
+// SetThrottle holds the recovery of the entry back.
+func (c *Cluster) SetThrottle(ctx context.Context, t proto.Throttle) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpSetRecovery, Data: t.Append(nil)})
+	return err
+}
+
+// SetVNodes gives the entry n points on the ring.
+func (c *Cluster) SetVNodes(ctx context.Context, n uint16) error {
+	data := binary.LittleEndian.AppendUint32(nil, uint32(n))
+	_, _, err := c.Do(ctx, Request{Op: proto.OpSetVNodes, Data: append(data, 0, 0, 0, 0)})
+	return err
+}
+
+// LogLevel returns the level that the entry logs at: 0 (emerg) to 7 (debug).
+func (c *Cluster) LogLevel(ctx context.Context) (int, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetLogLevel, Into: make([]byte, 4)})
+	if err != nil {
+		return 0, err
+	}
+	if len(data) < 4 {
+		return 0, fmt.Errorf("%w: log level of %d bytes", sheep.ErrIO, len(data))
+	}
+	return int(int32(binary.LittleEndian.Uint32(data))), nil
+}
+
+// SetLogLevel sets the level that the entry logs at.
+func (c *Cluster) SetLogLevel(ctx context.Context, level int) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpSetLogLevel, Data: binary.LittleEndian.AppendUint32(nil, uint32(level))})
+	return err
+}
+
+// Disks returns the disks of the daemon at addr, or of the entry.
+func (c *Cluster) Disks(ctx context.Context, addr string) ([]proto.Disk, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpMDInfo, To: addr, Into: make([]byte, proto.DiskTableSize)})
+	if err != nil {
+		return nil, err
+	}
+	return proto.DecodeDiskTable(data)
+}
