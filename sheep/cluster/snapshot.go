@@ -49,12 +49,12 @@ func restoreState(b []byte) (*state, error) {
 	s.epochTime = int64(d.u64())
 	s.forced = sheep.Epoch(d.u32())
 	s.nodes = d.nodes()
-	s.members = list(d, 45, (*decoder).member)
+	s.members = list(d, 37+nodeSize, (*decoder).member)
 	s.waiting = list(d, 29, (*decoder).entry)
-	for _, st := range list(d, vdiSize+10, (*decoder).vdiState) {
+	for _, st := range list(d, vdiSize+6, (*decoder).vdiState) {
 		*s.vdis.put(st.vdi, st.used) = *st
 	}
-	for range d.count(4 + nodeSize + 33) {
+	for range d.count(37 + nodeSize) {
 		vid, o := d.owner()
 		s.owners[vid] = o
 	}
