@@ -58,6 +58,16 @@ func startServer(t testing.TB, h server.Handler, cfg server.Config) string {
 	return l.Addr().String()
 }
 
+func dialClient(t testing.TB, addr string) *client.Conn {
+	t.Helper()
+	conn, err := client.Dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 func BenchmarkRoundTrip(b *testing.B) {
 	for _, bench := range []struct {
 		name   string
@@ -76,11 +86,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			addr := startServer(b, &echo{inline: bench.inline}, server.Config{})
-			conn, err := client.Dial(b.Context(), addr)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer conn.Close()
+			conn := dialClient(b, addr)
 			b.ReportAllocs()
 			b.SetBytes(int64(bench.size))
 			pump(b, conn, bench.op, bench.size, bench.depth)

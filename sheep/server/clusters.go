@@ -111,7 +111,7 @@ func (d *Daemon) clusterInfo(r *Request) {
 		RecoveryDisabled: v.RecoveryDisabled,
 		Epoch:            v.Epoch,
 		Ctime:            v.Settings.Ctime,
-		Flags:            proto.ClusterFlags(v.Settings.Flags),
+		Flags:            d.clusterFlags(v),
 		Copies:           v.Settings.Copies,
 		CopyPolicy:       v.Settings.CopyPolicy,
 		Status:           proto.Status(v.Status),
@@ -122,6 +122,15 @@ func (d *Daemon) clusterInfo(r *Request) {
 	n := min(int(r.Header.Room()), proto.ClusterInfoSize)
 	b := info.Append(r.Room(proto.ClusterInfoSize)[:0])
 	r.Reply(proto.Response{}, b[:n])
+}
+
+// clusterFlags returns the flags of the cluster, or before its format what this
+// node's command line asks for: dog compares that with its own.
+func (d *Daemon) clusterFlags(v *cluster.View) proto.ClusterFlags {
+	if v.Settings.Ctime == 0 && !d.FixedVNodes {
+		return proto.ClusterAutoVNodes
+	}
+	return proto.ClusterFlags(v.Settings.Flags)
 }
 
 // statCluster serves STAT_CLUSTER: the epochs, newest first, as many as fit.

@@ -34,11 +34,12 @@ type Parts struct {
 	// incarnation forwards.
 	Owner func(from sheep.Incarnation) Owner
 
-	Hello proto.Hello    // what this node says of itself; its Ctime is the cluster's, always
-	Dir   string         // of the store, for people
-	Kill  func()         // begins the end of this daemon; required
-	Level *slog.LevelVar // of the log; nil if it cannot be changed
-	Log   *slog.Logger   // required
+	Hello       proto.Hello  // what this node says of itself; its Ctime is the cluster's, always
+	Dir         string       // of the store, for people
+	FixedVNodes bool         // the operator gave this node's number of vnodes
+	Kill        func()       // begins the end of this daemon; required
+	Level       LogLevel     // nil if it cannot be changed
+	Log         *slog.Logger // required
 }
 
 // A Daemon is the meaning of the native protocol: a Handler of all operations
@@ -47,7 +48,6 @@ type Daemon struct {
 	Parts
 	table [256]operation // by opcode; set once
 	stats stats
-	level logLevel
 }
 
 var _ Handler = (*Daemon)(nil)

@@ -31,10 +31,18 @@ var _ Guard = (*vdi.Guard)(nil)
 
 // Operations are the operations on whole VDIs; *vdi.Operations are.
 type Operations interface {
-	NewVDI(ctx context.Context, r vdi.NewRequest) (sheep.VDI, error)
-	Lookup(ctx context.Context, q vdi.Query) (sheep.VDI, error)
-	Delete(ctx context.Context, q vdi.Query) (sheep.VDIID, error)
-	Attr(ctx context.Context, r vdi.AttrRequest) (sheep.ObjectID, error)
+	// Create serves NEW_VDI.
+	Create(ctx context.Context, name string, b proto.VDIBody) (sheep.VDI, error)
+
+	// Lookup finds a working VDI, or with a tag or snapshot id a snapshot. It
+	// sees everything that was answered before the call by any node.
+	Lookup(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
+
+	// Delete serves DEL_VDI.
+	Delete(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)
+
+	// Attr serves GET_VDI_ATTR: data is a whole attribute object.
+	Attr(ctx context.Context, data []byte, flags proto.Flags) (proto.VDIReply, error)
 }
 
 var _ Operations = (*vdi.Operations)(nil)
@@ -86,6 +94,13 @@ type Recovery interface {
 
 	// Repair replaces this node's copy by that of another node.
 	Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error
+}
+
+// A LogLevel is the level of this node's log, as syslog counts: 0 emergency to
+// 7 debug.
+type LogLevel interface {
+	Get() int
+	Set(level int) error
 }
 
 // A Table is what every node knows of the cluster and its VDIs.

@@ -3,8 +3,6 @@ package server
 import (
 	"encoding/binary"
 	"errors"
-	"log/slog"
-	"sync/atomic"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
@@ -163,58 +161,26 @@ func (d *Daemon) number(r *Request, n uint32) {
 	r.Reply(proto.Response{}, b)
 }
 
-// Log levels of the wire are those of syslog: 0 emergency to 7 debug.
-const (
-	levelError = 3
-	levelWarn  = 4
-	levelInfo  = 6
-	levelDebug = 7
-)
-
-// A logLevel remembers the level that was set, which is finer than slog's.
-type logLevel struct {
-	set atomic.Int32 // level+1; 0 if none was set
-}
-
 // getLogLevel serves GET_LOGLEVEL.
-func (d *Daemon) getLogLevel(r *Request) { d.number(r, uint32(d.logLevel())) }
-
-func (d *Daemon) logLevel() int32 {
-	if n := d.level.set.Load(); n > 0 || d.Level == nil {
-		return max(n-1, 0)
+func (d *Daemon) getLogLevel(r *Request) {
+	if d.Level == nil {
+		unsupported(d, r)
+		return
 	}
-	switch l := d.Level.Level(); {
-	case l <= slog.LevelDebug:
-		return levelDebug
-	case l <= slog.LevelInfo:
-		return levelInfo
-	case l <= slog.LevelWarn:
-		return levelWarn
-	}
-	return levelError
+	d.number(r, uint32(d.Level.Get()))
 }
 
 // setLogLevel serves SET_LOGLEVEL.
 func (d *Daemon) setLogLevel(r *Request) {
 	n := int32(binary.LittleEndian.Uint32(r.Data))
 	switch {
-	case n < 0 || n > levelDebug:
-		invalid(d, r)
-		return
 	case d.Level == nil:
 		unsupported(d, r)
-		return
-	case n == levelDebug:
-		d.Level.Set(slog.LevelDebug)
-	case n > levelWarn:
-		d.Level.Set(slog.LevelInfo)
-	case n == levelWarn:
-		d.Level.Set(slog.LevelWarn)
+	case d.Level.Set(int(n)) != nil:
+		invalid(d, r)
 	default:
-		d.Level.Set(slog.LevelError)
+		succeed(d, r)
 	}
-	d.level.set.Store(n + 1)
-	succeed(d, r)
 }
 
 // exist serves EXIST.

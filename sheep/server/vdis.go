@@ -1,40 +1,33 @@
 package server
 
 import (
+	"context"
 	"fmt"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
-	"sheepdog/sheep/vdi"
 )
+
+// vdiReply answers a lookup or creation.
+func (d *Daemon) vdiReply(r *Request, v sheep.VDI, err error) {
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	copies, _ := v.Policy.Wire()
+	r.Reply(proto.Response{Body: proto.VDIReply{VDI: v.ID, Copies: copies, BlockShift: v.BlockShift}.Body()})
+}
 
 // newVDI serves NEW_VDI.
 func (d *Daemon) newVDI(r *Request) {
-	b := proto.DecodeVDIBody(r.Header.Body)
-	v, err := d.Operations.NewVDI(r.Ctx, vdi.NewRequest{
-		Name:        proto.Text(r.Data),
-		Size:        b.Size,
-		Base:        b.Base,
-		Copies:      b.Copies,
-		CopyPolicy:  b.CopyPolicy,
-		StorePolicy: b.StorePolicy,
-		BlockShift:  b.BlockShift,
-		Snapshot:    b.SnapID != 0,
-	})
+	v, err := d.Operations.Create(r.Ctx, proto.Text(r.Data), proto.DecodeVDIBody(r.Header.Body))
 	d.vdiReply(r, v, err)
 }
 
 // delVDI serves DEL_VDI.
 func (d *Daemon) delVDI(r *Request) {
-	q, err := query(r)
-	var v sheep.VDI
-	if err == nil {
-		v.ID, err = d.Operations.Delete(r.Ctx, q)
-	}
-	if known, ok := d.Cluster.VDI(v.ID); ok {
-		v = known
-	}
+	v, err := named(r, d.Operations.Delete)
 	d.vdiReply(r, v, err)
 }
 
@@ -44,18 +37,15 @@ func (d *Daemon) getVDIInfo(r *Request) {
 	d.vdiReply(r, v, err)
 }
 
-func (d *Daemon) lookup(r *Request) (sheep.VDI, error) {
-	q, err := query(r)
+func (d *Daemon) lookup(r *Request) (sheep.VDI, error) { return named(r, d.Operations.Lookup) }
+
+// named calls fn with what names the VDI that a request is about.
+func named(r *Request, fn func(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error)) (sheep.VDI, error) {
+	name, tag, err := proto.DecodeLookup(r.Data)
 	if err != nil {
 		return sheep.VDI{}, err
 	}
-	return d.Operations.Lookup(r.Ctx, q)
-}
-
-// query returns which VDI a request is about.
-func query(r *Request) (vdi.Query, error) {
-	name, tag, err := proto.DecodeLookup(r.Data)
-	return vdi.Query{Name: name, Tag: tag, SnapID: proto.DecodeVDIBody(r.Header.Body).SnapID}, err
+	return fn(r.Ctx, name, tag, proto.DecodeVDIBody(r.Header.Body).SnapID)
 }
 
 // lockVDI serves LOCK_VDI: a lookup, and a lock if the cluster was formatted

@@ -66,6 +66,14 @@ func (s *Store) Intents() []sheep.ObjectID {
 	return ids
 }
 
+// Hot reports whether the intent log names id.
+func (s *Store) Hot(id sheep.ObjectID) bool {
+	t := &s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hot[id] != nil
+}
+
 // hotRecords yields the records that the intent log needs at the head of a
 // segment, the coldest object first, so that a replay restores the order.
 func (s *Store) hotRecords(yield func(journal.Record) bool) {

@@ -55,6 +55,7 @@ type Config struct {
 	Handles     int           // object files that are kept open; at most half the limit of the process
 	FlushAge    time.Duration // deferred writes become durable after this at the latest
 	Reserve     uint64        // bytes of free space below which nothing is created
+	NoSync      bool          // never wait for the disk: a power cut may take what was answered
 	Log         *slog.Logger
 	FS          vfs.FS // what to use instead of the directory given to Open, for tests
 }
@@ -108,6 +109,9 @@ func Open(dir string, cfg Config) (*Store, error) {
 		if s.fs, err = vfs.OS(dir); err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
+	}
+	if cfg.NoSync {
+		s.fs = vfs.NoSync(s.fs)
 	}
 	if s.lock, err = s.fs.Lock(lockFile); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: lock file: %w", dir, err), s.fs.Close())

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/recovery"
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/proto"
+	"sheepdog/sheep/replica"
+	"sheepdog/sheep/store"
+	"sheepdog/sheep/vdi"
+)
+
+// The parts know of each other only what they need. The types of this file
+// show one part as another wants to see it.
+
+// directory shows the cluster to the operations on VDIs.
+type directory struct{ *cluster.Cluster }
+
+func (d directory) Defaults() vdi.Defaults {
+	s := d.View().Settings
+	return vdi.Defaults{
+		Copies: s.Copies, CopyPolicy: s.CopyPolicy, BlockShift: s.BlockShift,
+		Recycle: s.Flags&cluster.FlagRecycle != 0,
+	}
+}
+
+// copies shows the replica's judgement of its copies on the wire.
+type copies struct{ *replica.Replica }
+
+func (c copies) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID) ([]proto.CopyState, error) {
+	states, err := c.Replica.States(ctx, e, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]proto.CopyState, len(states))
+	for i, s := range states {
+		out[i] = proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
+		for bit, on := range map[proto.CopyBits]bool{
+			proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot,
+		} {
+			if on {
+				out[i].Bits |= bit
+			}
+		}
+	}
+	return out, nil
+}
+
+// storeView shows the store to the server.
+type storeView struct{ *store.Store }
+
+func (s storeView) IDs() iter.Seq[sheep.ObjectID] { return slices.Values(s.Store.IDs(0)) }
+
+// recoveryView shows the recovery to the server, in the units of the wire.
+type recoveryView struct{ r *recovery.Recoverer }
+
+func (v recoveryView) State() proto.RecoveryState {
+	p := v.r.Progress()
+	s := proto.RecoveryState{Active: p.Running, Finished: p.Finished, Total: p.Total}
+	if p.Running {
+		s.Phase = proto.RecoveryRunning
+	}
+	return s
+}
+
+func (v recoveryView) Throttle() proto.Throttle {
+	t := v.r.Throttle()
+	return proto.Throttle{
+		Max: t.Max, Interval: uint64(t.Interval / time.Millisecond), On: t.Max > 0 && t.Interval > 0,
+	}
+}
+
+func (v recoveryView) SetThrottle(t proto.Throttle) {
+	v.r.SetThrottle(recovery.Throttle{Max: t.Max, Interval: time.Duration(t.Interval) * time.Millisecond})
+}
+
+func (v recoveryView) Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error {
+	return v.r.Repair(ctx, id, from)
+}
+
+// logLevel shows the threshold of the log to the server.
+type logLevel struct{ *logging.Threshold }
+
+func (l logLevel) Get() int            { return int(l.Severity()) }
+func (l logLevel) Set(level int) error { return l.Threshold.Set(logging.Severity(level)) }
