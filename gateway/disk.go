@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +60,20 @@ func (g *Gateway) Ownership(vdi sheep.VDIID, old, now cluster.Ownership) {
 	if now.Draining && old.Owner == g.self {
 		g.later(func(ctx context.Context) { g.drain(ctx, d, old.Generation) })
 	}
+}
+
+// FlushOwned flushes every VDI that this gateway owns: it is about to leave.
+func (g *Gateway) FlushOwned(ctx context.Context) error {
+	g.mu.Lock()
+	disks := slices.Collect(maps.Values(g.disks))
+	g.mu.Unlock()
+	var errs []error
+	for _, d := range disks {
+		if own, _ := d.now(); own.Owner == g.self {
+			errs = append(errs, g.flush(ctx, d))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // later has Run run task.

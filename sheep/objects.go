@@ -61,7 +61,8 @@ type Objects interface {
 	// epoch has the write, and has it durably if that was asked for.
 	Write(ctx context.Context, ref Ref, w *Write) error
 
-	// Remove removes the object from every copy, durably.
+	// Remove removes every copy of the object, durably. If there was none it
+	// returns ErrNoObject, also when it is repeated after it has succeeded.
 	Remove(ctx context.Context, ref Ref) error
 }
 

@@ -159,7 +159,8 @@ func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep
 	return g.wait()
 }
 
-// Remove removes every copy of the object.
+// Remove removes every copy of the object. If there was none it returns
+// sheep.ErrNoObject.
 func (f *Fanout) Remove(ctx context.Context, ref sheep.Ref) error {
 	return f.retry(ctx, "remove", ref.ID, func(v *nodes) error {
 		ref.Epoch = v.Epoch
@@ -179,8 +180,24 @@ func (f *Fanout) Remove(ctx context.Context, ref sheep.Ref) error {
 			})
 		}
 		wg.Wait()
-		return worst(errs)
+		return removed(errs)
 	})
+}
+
+// removed returns what the answers to a removal amount to: the object did not
+// exist if no holder had it.
+func removed(errs []error) error {
+	missing := 0
+	for i, err := range errs {
+		if errors.Is(err, sheep.ErrNoObject) {
+			missing++
+			errs[i] = nil
+		}
+	}
+	if missing == len(errs) {
+		return sheep.ErrNoObject
+	}
+	return worst(errs)
 }
 
 // nodes is a view with what it takes to reach its nodes.

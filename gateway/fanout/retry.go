@@ -25,8 +25,11 @@ func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try fu
 		changed := f.cluster.Changed()
 		v := f.nodes()
 		err := v.Serving()
-		if err == nil {
+		switch {
+		case err == nil:
 			err = try(v)
+		case errors.Is(err, sheep.ErrShutdown), errors.Is(err, sheep.ErrKilled):
+			return fmt.Errorf("%s object %v: %w", op, id, err) // this node ends: nothing will cure that
 		}
 		if err == nil || !curable(err) {
 			return err

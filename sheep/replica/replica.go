@@ -93,11 +93,11 @@ func (r *Replica) Install(e sheep.Epoch) {
 	r.epoch = e
 }
 
-// Epoch returns the epoch installed last.
-func (r *Replica) Epoch() sheep.Epoch {
-	r.gate.RLock()
-	defer r.gate.RUnlock()
-	return r.epoch
+// Barrier returns when every request admitted before has been applied or
+// refused.
+func (r *Replica) Barrier() {
+	r.gate.Lock()
+	defer r.gate.Unlock()
 }
 
 // Fence makes the replica refuse writes to vdi under generations older than g.
@@ -149,25 +149,29 @@ func (r *Replica) StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write,
 	go func() { done(r.Write(ctx, ref, w)) }()
 }
 
-// Remove removes this node's copy, durably. Removing what is not there succeeds.
+// Remove removes this node's copy, durably. If there is none it returns
+// sheep.ErrNoObject.
 func (r *Replica) Remove(ctx context.Context, ref sheep.Ref) error {
 	var commit store.Commit
-	removed := false
+	missing := false
 	err := r.trust.Replace(ref, func() error {
 		return r.inEpoch(ctx, ref.Epoch, func() error {
 			if err := r.checkGeneration(ref.ID.VDI(), ref.Generation); err != nil {
 				return err
 			}
-			c, err := r.store.Remove(ref.ID, ref.Epoch)
-			if errors.Is(err, sheep.ErrNoObject) {
-				return nil
+			var err error
+			commit, err = r.store.Remove(ref.ID, ref.Epoch)
+			if missing = errors.Is(err, sheep.ErrNoObject); missing {
+				return nil // its absence is current from now on
 			}
-			commit, removed = c, err == nil
 			return err
 		})
 	})
-	if err != nil || !removed {
+	if err != nil {
 		return err
+	}
+	if missing {
+		return fmt.Errorf("remove object %v: %w", ref.ID, sheep.ErrNoObject)
 	}
 	return commit.Wait(ctx)
 }
