@@ -64,6 +64,7 @@ type Config struct {
 type Recoverer struct {
 	self    netip.AddrPort
 	store   *store.Store
+	replica *replica.Replica
 	peers   Peers
 	cluster Cluster
 	workers int
@@ -93,7 +94,7 @@ type Recoverer struct {
 
 // New returns the judge of st's copies. Run must be running for Verify to
 // make progress.
-func New(self netip.AddrPort, st *store.Store, peers Peers, c Cluster, cfg Config) *Recoverer {
+func New(self netip.AddrPort, st *store.Store, rep *replica.Replica, peers Peers, c Cluster, cfg Config) *Recoverer {
 	if cfg.Workers == 0 {
 		cfg.Workers = 4
 	}
@@ -101,7 +102,7 @@ func New(self netip.AddrPort, st *store.Store, peers Peers, c Cluster, cfg Confi
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Recoverer{
-		self: self, store: st, peers: peers, cluster: c, workers: cfg.Workers, log: cfg.Log,
+		self: self, store: st, replica: rep, peers: peers, cluster: c, workers: cfg.Workers, log: cfg.Log,
 		claimed:  st.Complete(),
 		verified: make(map[sheep.ObjectID]sheep.Epoch),
 		suspects: make(map[sheep.ObjectID]sheep.Epoch),
@@ -191,6 +192,9 @@ func (r *Recoverer) markVerified(id sheep.ObjectID, e sheep.Epoch) {
 	}
 	r.verified[id] = e
 	delete(r.suspects, id)
+	if r.complete == e && len(r.suspects) == 0 {
+		r.settled.Store(uint32(e))
+	}
 }
 
 // trustedLocked reports whether the copy of id has taken every write since it

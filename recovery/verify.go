@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -218,6 +219,44 @@ func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.V
 	}
 	r.log.Debug("fetched object", "oid", id, "node", from.Node, "epoch", view.Epoch)
 	return nil
+}
+
+// Repair replaces this node's copy of the object by that of the node at from,
+// because somebody has compared them and found this one wrong.
+func (r *Recoverer) Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error {
+	view, _ := r.current()
+	if view == nil {
+		return sheep.ErrWaitForJoin
+	}
+	i := slices.IndexFunc(view.Nodes, func(n sheep.Node) bool { return n.Addr == from })
+	if i < 0 || from == r.self {
+		return fmt.Errorf("repair object %v from %v: %w: not another member", id, sheep.FormatAddr(from), sheep.ErrInvalid)
+	}
+	defer r.locks.lock(id)()
+	r.distrust(id, view.Epoch)
+	r.replica.Barrier() // what was admitted while the copy was trusted has been applied
+	state, err := r.stateOf(ctx, view.Nodes[i], view, id)
+	if err != nil {
+		return err
+	}
+	if !state.Exists {
+		return fmt.Errorf("repair object %v from %v: %w", id, view.Nodes[i], sheep.ErrNoObject)
+	}
+	if err := r.fetch(ctx, peer(view, view.Nodes[i]), view, id, state.Written); err != nil {
+		return err
+	}
+	r.markVerified(id, view.Epoch)
+	r.log.Warn("copy was wrong and has been replaced", "oid", id, "node", view.Nodes[i], "epoch", view.Epoch)
+	return nil
+}
+
+// distrust makes whoever wants the copy of id wait until it is verified.
+func (r *Recoverer) distrust(id sheep.ObjectID, e sheep.Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.settled.Store(0)
+	delete(r.verified, id)
+	r.suspects[id] = e - 1
 }
 
 // drop removes a copy of an object that no longer exists.
