@@ -1,20 +1,22 @@
 #!/bin/bash
 # A cluster of three sheep on this machine, to try things out: demo.sh start|stop
-# Everything is kept in .demo; DEMO_PORT is the first of the three ports.
+# Everything is kept in .demo; DEMO_PORT is the first of the three ports. Other
+# places for the data and the programs can be given with DEMO_DIR and DEMO_BIN.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 top=$PWD
-demo=$top/.demo
+demo=${DEMO_DIR:-$top/.demo}
+bin=${DEMO_BIN:-$top/bin}
 port=${DEMO_PORT:-7000}
 [[ -f $demo/port && ${1:-} == stop ]] && port=$(<"$demo/port")
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-dog() { local at=$1; shift; "$top/bin/dog" "$@" -a 127.0.0.1 -p $((port + at)); }
+dog() { local at=$1; shift; "$bin/dog" "$@" -a 127.0.0.1 -p $((port + at)); }
 show_dog() { local at=$1; shift; printf '$ bin/dog %s -p %d\n' "$*" $((port + at)); dog "$at" "$@"; }
 
 # sheep I starts the I'th daemon. It returns when the daemon serves.
 sheep() {
-	"$top/bin/sheep" -b 127.0.0.1 -y 127.0.0.1 -p $((port + $1)) -z "$1" \
+	"$bin/sheep" -b 127.0.0.1 -y 127.0.0.1 -p $((port + $1)) -z "$1" \
 		-c "local:$demo/cluster" -P "$demo/sheep$1.pid" "$demo/store$1"
 }
 
@@ -22,7 +24,7 @@ sheep() {
 pid() {
 	local p
 	p=$(head -n1 "$demo/sheep$1.pid" 2>/dev/null) || return 1
-	[[ -n $p && $(readlink "/proc/$p/exe") == "$top/bin/sheep"* ]] && echo "$p"
+	[[ -n $p && $(readlink "/proc/$p/exe") == "$bin/sheep"* ]] && echo "$p"
 }
 
 # await N waits until the cluster runs with N nodes.

@@ -40,6 +40,39 @@ func freePort(t TB, first, last int) Port {
 	return Port{}
 }
 
+// FreePorts reserves n ports in a row until the test ends and returns the first.
+func FreePorts(t TB, n int) int {
+	t.Helper()
+	for range 1000 {
+		first := firstPort + rand.IntN(lastPort-firstPort-n)
+		if claimRow(t, first, n) {
+			return first
+		}
+	}
+	t.Fatalf("found no %d free ports in a row", n)
+	return 0
+}
+
+func claimRow(t TB, first, n int) bool {
+	var row []Port
+	for i := range n {
+		p, err := claim(first + i)
+		if err != nil {
+			for _, p := range row {
+				p.claim.Close()
+			}
+			return false
+		}
+		row = append(row, p)
+	}
+	t.Cleanup(func() {
+		for _, p := range row {
+			p.claim.Close()
+		}
+	})
+	return true
+}
+
 func claim(n int) (Port, error) {
 	addr := fmt.Sprintf("127.0.0.1:%d", n)
 	udp, err := net.ListenPacket("udp", addr)
