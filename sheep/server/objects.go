@@ -74,11 +74,17 @@ func (d *Daemon) writeObj(r *Request) {
 	d.finish(r, err)
 }
 
-// removeObj serves REMOVE_OBJ.
+// removeObj serves REMOVE_OBJ. The links below remove what is not there without
+// a word, so that a removal can be repeated; the client is told.
 func (d *Daemon) removeObj(r *Request) {
 	d.stats.gatewayRemove()
 	defer d.stats.gatewayDone()
-	d.finish(r, d.Guard.Remove(r.Ctx, sheep.Ref{ID: proto.DecodeObjectBody(r.Header.Body).ID}))
+	ref := sheep.Ref{ID: proto.DecodeObjectBody(r.Header.Body).ID}
+	err := d.Guard.Read(r.Ctx, ref, make([]byte, 1), 0)
+	if err == nil {
+		err = d.Guard.Remove(r.Ctx, ref)
+	}
+	d.finish(r, err)
 }
 
 // discardObj serves DISCARD_OBJ.

@@ -204,11 +204,13 @@ func (w *Writer) tryWrite(fd uintptr) bool {
 		if p == nil {
 			return true
 		}
-		flags := syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
-		if !last {
-			flags |= syscall.MSG_MORE
+		var n int
+		var err error
+		if last {
+			n, err = syscall.Write(int(fd), p)
+		} else {
+			n, err = syscall.SendmsgN(int(fd), p, nil, nil, syscall.MSG_MORE|syscall.MSG_NOSIGNAL)
 		}
-		n, err := syscall.SendmsgN(int(fd), p, nil, nil, flags)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -216,7 +218,7 @@ func (w *Writer) tryWrite(fd uintptr) bool {
 			w.again = true
 			return true
 		case err != nil:
-			w.tryErr = os.NewSyscallError("sendmsg", err)
+			w.tryErr = os.NewSyscallError("write", err)
 			return true
 		}
 		w.cur.advance(n)
