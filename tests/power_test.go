@@ -2,6 +2,7 @@ package tests_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -38,9 +39,27 @@ func newDisks(t *testing.T, n int) (disks []*powerfs.FS, dirs []string) {
 				t.Error(err)
 			}
 		})
-		disks, dirs = append(disks, disk), append(dirs, filepath.Join(dir, "s"))
+		disks, dirs = append(disks, disk), append(dirs, storeOn(t, disk))
 	}
 	return disks, dirs
+}
+
+// storeOn makes a directory that outlasts a loss of power, as that of an
+// operator does who made it long ago.
+func storeOn(t *testing.T, disk *powerfs.FS) string {
+	t.Helper()
+	dir := filepath.Join(disk.Dir(), "store")
+	err := os.Mkdir(dir, 0o750)
+	if err == nil {
+		var d *os.File
+		if d, err = os.Open(disk.Dir()); err == nil {
+			err = errors.Join(d.Sync(), d.Close())
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // TestLossOfPower takes the power from all machines at a random moment, twenty

@@ -24,44 +24,13 @@ func TestAFullDisk(t *testing.T) {
 	}
 	write(t, c, "small", 32<<20)
 
-	d, err := native.Open(t.Context(), native.Config{Servers: c.Addrs(0)}, "big")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	block := make([]byte, load.BlockSize)
-	const step = 64 << 10
-	full := int64(-1)
-	for off := int64(0); off < size; off += step {
-		load.Fill(block, 7, off/load.BlockSize, 1)
-		if err := d.WriteAt(t.Context(), block, off); err != nil {
-			if !errors.Is(err, native.NoSpace) && !errors.Is(err, native.IOError) {
-				t.Fatalf("a write to the full cluster: %v, want %v", err, native.NoSpace)
-			}
-			full = off
-			break
-		}
-	}
-	if full <= 0 {
-		t.Fatalf("%d MiB fit onto three disks of 200 MiB, or none", full>>20)
-	}
-	t.Logf("full after %d MiB", full>>20)
+	full := fillUp(t, c, "big", size)
 	for i, n := range c.Nodes {
 		if !n.Alive() {
 			t.Fatalf("node %d died of its full disk", i)
 		}
 	}
-	want, got := make([]byte, load.BlockSize), make([]byte, load.BlockSize)
-	for off := int64(0); off < full; off += step {
-		load.Fill(want, 7, off/load.BlockSize, 1)
-		if err := d.ReadAt(t.Context(), got, off); err != nil {
-			t.Fatal(err)
-		}
-		if err := firstDifference(want, got); err != nil {
-			t.Fatalf("what was written at %d before the disks were full: %v", off, err)
-		}
-	}
-	d.Close()
+	holds(t, c, "big", full)
 
 	c.Dog("vdi", "delete", "big")
 	if r := c.RunDog(c.Nodes[0], nil, "vdi", "list", "-r", "big"); r.Stdout != "" {
@@ -74,32 +43,84 @@ func TestAFullDisk(t *testing.T) {
 	}
 
 	// A cluster that stopped full starts again.
-	for _, d := range disks {
-		d.SetCapacity(d.Used())
-	}
+	c.Dog("vdi", "create", "more", strconv.Itoa(size))
+	full = fillUp(t, c, "more", size)
 	c.Kill()
 	for _, n := range c.Nodes {
 		n.Start()
 	}
 	c.WaitRecovered()
+	holds(t, c, "more", full)
 	c.Check("small")
 }
 
-// write fills a disk with bytes that are not zero.
-func write(t *testing.T, c *harness.Cluster, name string, size int64) {
+const chunkSize = 256 << 10
+
+// fillUp writes to a disk until there is no more room, and returns how much was
+// acknowledged.
+func fillUp(t *testing.T, c *harness.Cluster, name string, size int64) int64 {
+	t.Helper()
+	d := open(t, c, name)
+	chunk := make([]byte, chunkSize)
+	for off := int64(0); off < size; off += chunkSize {
+		pattern(chunk, 7, off)
+		if err := d.WriteAt(t.Context(), chunk, off); err != nil {
+			if !errors.Is(err, native.NoSpace) && !errors.Is(err, native.IOError) {
+				t.Fatalf("a write to the full cluster: %v, want %v", err, native.NoSpace)
+			}
+			t.Logf("full after %d MiB: %v", off>>20, err)
+			if off == 0 {
+				t.Fatal("there was no room at all")
+			}
+			return off
+		}
+	}
+	t.Fatal("the cluster does not get full")
+	return 0
+}
+
+// holds fails the test unless a disk begins with n bytes that fillUp wrote.
+func holds(t *testing.T, c *harness.Cluster, name string, n int64) {
+	t.Helper()
+	d := open(t, c, name)
+	want, got := make([]byte, chunkSize), make([]byte, chunkSize)
+	for off := int64(0); off < n; off += chunkSize {
+		pattern(want, 7, off)
+		if err := d.ReadAt(t.Context(), got, off); err != nil {
+			t.Fatal(err)
+		}
+		if err := firstDifference(want, got); err != nil {
+			t.Fatalf("what was written at %d before the disks were full: %v", off, err)
+		}
+	}
+}
+
+func open(t *testing.T, c *harness.Cluster, name string) *native.Disk {
 	t.Helper()
 	d, err := native.Open(t.Context(), native.Config{Servers: c.Addrs(0)}, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close()
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// write fills a disk with bytes that are not zero.
+func write(t *testing.T, c *harness.Cluster, name string, size int64) {
+	t.Helper()
+	d := open(t, c, name)
 	chunk := make([]byte, 1<<20)
 	for off := int64(0); off < size; off += int64(len(chunk)) {
-		for b := 0; b < len(chunk); b += load.BlockSize {
-			load.Fill(chunk[b:b+load.BlockSize], 9, (off+int64(b))/load.BlockSize, 1)
-		}
+		pattern(chunk, 9, off)
 		if err := d.WriteAt(t.Context(), chunk, off); err != nil {
 			t.Fatalf("fill %q: %v", name, err)
 		}
+	}
+}
+
+// pattern fills p with what belongs at off of a disk.
+func pattern(p []byte, seed uint64, off int64) {
+	for b := 0; b < len(p); b += load.BlockSize {
+		load.Fill(p[b:b+load.BlockSize], seed, (off+int64(b))/load.BlockSize, 1)
 	}
 }
