@@ -1,6 +1,7 @@
 package vdi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,110 +14,131 @@ import (
 // maxProbes bounds the search for an attribute.
 const maxProbes = 1 << 16
 
-// An AttrAction is what is to be done with an attribute. The log of a cluster
+// An attrAction is what is to be done with an attribute. The log of a cluster
 // has the numbers: never renumber.
-type AttrAction uint8
+type attrAction uint8
 
-// The actions.
 const (
-	AttrGet    AttrAction = 0 // say where it is, sheep.ErrNoObject if it is not
-	AttrSet    AttrAction = 1 // make it or replace its value
-	AttrCreate AttrAction = 2 // make it, sheep.ErrVDIExists if it is there
-	AttrDelete AttrAction = 3 // remove it, sheep.ErrNoObject if it is not there
+	attrGet    attrAction = 0
+	attrSet    attrAction = 1
+	attrCreate attrAction = 2
+	attrDelete attrAction = 3
 )
 
-// An AttrRequest names an attribute of the VDI that Query names, and says what
-// to do with it. Value matters when it is set.
-type AttrRequest struct {
-	Query
-	Key    string
-	Value  []byte
-	Action AttrAction
-}
-
-// Attr does what r asks for and returns the object that the attribute is in. Its
-// VDI is the hash of the name: attributes belong to names, and outlive snapshots.
-func (o *Operations) Attr(ctx context.Context, r AttrRequest) (sheep.ObjectID, error) {
-	if len(r.Name) > maxName || len(r.Tag) > proto.LabelSize || len(r.Key) > proto.LabelSize ||
-		len(r.Value) > proto.AttrValueSize || r.Action > AttrDelete {
-		return 0, fmt.Errorf("%w: attribute %q of VDI %q", sheep.ErrInvalid, r.Key, r.Name)
-	}
-	if r.Action == AttrGet {
-		if _, err := o.Lookup(ctx, r.Query); err != nil {
-			return 0, err
-		}
-		id, found, err := o.probe(ctx, r)
-		if err == nil && !found {
-			err = fmt.Errorf("attribute %q of VDI %q: %w", r.Key, r.Name, sheep.ErrNoObject)
-		}
-		return id, err
-	}
-	result, err := o.planner.Plan(ctx, PlanAttr, attrPlan{AttrRequest: r}.encode())
-	if err != nil {
-		return 0, err
-	}
-	m, err := decodeMade(result)
-	return sheep.AttrObject(m.VDI, m.Attr), err
-}
-
-// executeAttr runs PlanAttr. A plan whose effect is there already succeeds if
-// it was this one: it may be run again.
-func (o *Operations) executeAttr(ctx context.Context, p attrPlan) (made, error) {
-	v, err := o.find(ctx, p.Query, 0)
-	if err != nil {
-		return made{}, err
-	}
-	id, found, err := o.probe(ctx, p.AttrRequest)
+func actionOf(flags proto.Flags) attrAction {
 	switch {
-	case err != nil:
-		return made{}, err
-	case found && p.Action == AttrCreate:
-		same, err := o.holds(ctx, id, p.Value)
-		if err != nil || !same || !p.retry {
-			return made{}, errors.Join(err, fmt.Errorf("attribute %q of VDI %q: %w", p.Key, p.Name, sheep.ErrVDIExists))
-		}
-	case !found && p.Action == AttrDelete:
-		if p.retry {
-			break
-		}
-		return made{}, fmt.Errorf("attribute %q of VDI %q: %w", p.Key, p.Name, sheep.ErrNoObject)
-	case p.Action == AttrDelete:
-		w := sheep.Write{Data: []byte{0}, Durable: true} // stays, so that later ones are found
-		if err := o.guard.Write(ctx, sheep.Ref{ID: id}, &w); err != nil {
-			return made{}, err
-		}
-	default:
-		if err := o.writeAttr(ctx, v, id, p.AttrRequest); err != nil {
-			return made{}, err
-		}
+	case flags&proto.FlagAttrDelete != 0:
+		return attrDelete
+	case flags&proto.FlagAttrCreate == 0:
+		return attrGet
+	case flags&proto.FlagAttrExcl != 0:
+		return attrCreate
 	}
-	copies, _ := v.Policy.Wire()
-	return made{VDI: id.VDI(), Attr: id.Index(), Copies: copies, BlockShift: v.BlockShift}, nil
+	return attrSet
 }
 
-func (o *Operations) writeAttr(ctx context.Context, v sheep.VDI, id sheep.ObjectID, r AttrRequest) error {
+// Attr finds, makes, replaces or deletes the attribute that data, a whole
+// attribute object, names, as flags say. The answer says in which object the
+// attribute is: its VDI is the hash of the name, because attributes belong to
+// names and outlive snapshots.
+//
+// It fails as Lookup does; with sheep.ErrNoObject if the attribute is not there;
+// with sheep.ErrVDIExists if it is and must not be.
+func (o *Operations) Attr(ctx context.Context, data []byte, flags proto.Flags) (proto.VDIReply, error) {
+	a, err := proto.DecodeAttr(data)
+	if err != nil {
+		return proto.VDIReply{}, fmt.Errorf("%w: %w", sheep.ErrInvalid, err)
+	}
+	plan := attrPlan{action: actionOf(flags), attr: a}
+	if plan.action != attrGet {
+		result, err := o.planner.Plan(ctx, PlanAttr, plan.encode())
+		if err != nil {
+			return proto.VDIReply{}, err
+		}
+		m, err := decodeMade(result)
+		return m.reply(), err
+	}
+	q := plan.query()
+	v, err := o.Lookup(ctx, q.Name, q.Tag, q.SnapID)
+	if err != nil {
+		return proto.VDIReply{}, err
+	}
+	id, found, err := o.probe(ctx, &a.AttrHeader)
+	if err != nil {
+		return proto.VDIReply{}, err
+	}
+	if !found {
+		return proto.VDIReply{}, fmt.Errorf("attribute of VDI %q: %w", q.Name, sheep.ErrNoObject)
+	}
+	return attrMade(id, v).reply(), nil
+}
+
+func (m made) reply() proto.VDIReply {
+	return proto.VDIReply{VDI: m.VDI, Attr: m.Attr, Copies: m.Copies, BlockShift: m.BlockShift}
+}
+
+func attrMade(id sheep.ObjectID, v sheep.VDI) made {
+	copies, _ := v.Policy.Wire()
+	return made{VDI: id.VDI(), Attr: id.Index(), Copies: copies, BlockShift: v.BlockShift}
+}
+
+// query returns the query for the VDI that the attribute is of.
+func (p attrPlan) query() query {
+	return query{proto.Text(p.attr.Name[:]), proto.Text(p.attr.Tag[:]), p.attr.SnapID}
+}
+
+// executeAttr runs PlanAttr. Run again it may find its own effect, which is then
+// no error.
+func (o *Operations) executeAttr(ctx context.Context, p attrPlan) (made, error) {
+	q := p.query()
+	v, err := o.find(ctx, q, 0)
+	if err != nil {
+		return made{}, err
+	}
+	id, found, err := o.probe(ctx, &p.attr.AttrHeader)
+	if err != nil {
+		return made{}, err
+	}
+	switch p.action {
+	case attrDelete:
+		if !found && !p.retry {
+			return made{}, fmt.Errorf("attribute of VDI %q: %w", q.Name, sheep.ErrNoObject)
+		}
+		if found { // the object stays, so that the search goes on behind it
+			w := sheep.Write{Data: []byte{0}, Durable: true}
+			err = o.guard.Write(ctx, sheep.Ref{ID: id}, &w)
+		}
+	case attrCreate:
+		mine := false
+		if found && p.retry {
+			if mine, err = o.holds(ctx, id, p.attr.Value); err != nil {
+				return made{}, err
+			}
+		}
+		if found && !mine {
+			return made{}, fmt.Errorf("attribute of VDI %q: %w", q.Name, sheep.ErrVDIExists)
+		}
+		err = o.writeAttr(ctx, v, id, p.attr)
+	default:
+		err = o.writeAttr(ctx, v, id, p.attr)
+	}
+	return attrMade(id, v), err
+}
+
+func (o *Operations) writeAttr(ctx context.Context, v sheep.VDI, id sheep.ObjectID, a proto.Attr) error {
 	h, err := ReadHeader(ctx, o.next, v)
 	if err != nil {
 		return err
 	}
-	a := proto.Attr{AttrHeader: r.header(), Value: r.Value}
 	a.Ctime = h.CreateTime
 	w := sheep.Write{Data: a.Append(nil), Create: true, Durable: true}
 	return o.guard.Write(ctx, sheep.Ref{ID: id}, &w)
 }
 
-func (r AttrRequest) header() proto.AttrHeader {
-	return proto.AttrHeader{
-		Name: proto.Label(r.Name), Tag: proto.Label(r.Tag), Key: proto.Label(r.Key),
-		SnapID: r.SnapID, ValueLen: uint32(len(r.Value)),
-	}
-}
-
 // probe returns the object of the attribute, or the first absent one where it
 // could be.
-func (o *Operations) probe(ctx context.Context, r AttrRequest) (id sheep.ObjectID, found bool, err error) {
-	want := r.header()
-	hash := placement.HashName(r.Name)
+func (o *Operations) probe(ctx context.Context, want *proto.AttrHeader) (id sheep.ObjectID, found bool, err error) {
+	hash := placement.HashName(proto.Text(want.Name[:]))
 	first := placement.AttrID(want.Name, want.Tag, want.SnapID, want.Key)
 	buf := make([]byte, proto.AttrHeaderSize)
 	for i := range uint32(maxProbes) {
@@ -128,11 +150,11 @@ func (o *Operations) probe(ctx context.Context, r AttrRequest) (id sheep.ObjectI
 		if err != nil {
 			return 0, false, fmt.Errorf("read attribute %v: %w", id, err)
 		}
-		if h, err := proto.DecodeAttrHeader(buf); err == nil && h.Same(&want) {
+		if h, err := proto.DecodeAttrHeader(buf); err == nil && h.Same(want) {
 			return id, true, nil
 		}
 	}
-	return 0, false, fmt.Errorf("attribute %q of VDI %q: %w", r.Key, r.Name, sheep.ErrFullVDI)
+	return 0, false, fmt.Errorf("attributes of VDI %q: %w", proto.Text(want.Name[:]), sheep.ErrFullVDI)
 }
 
 // holds reports whether the attribute in object id has the value.
@@ -142,5 +164,5 @@ func (o *Operations) holds(ctx context.Context, id sheep.ObjectID, value []byte)
 		return false, err
 	}
 	a, err := proto.DecodeAttr(buf)
-	return err == nil && string(a.Value) == string(value), err
+	return err == nil && bytes.Equal(a.Value, value), err
 }

@@ -20,9 +20,10 @@ type birth struct {
 	time   uint64 // of the plan, as inodes have it
 	child  sheep.VDI
 	size   uint64
-	base   *sheep.VDI // shares its objects with child, or nil
-	frozen *sheep.VDI // becomes a snapshot, or nil
-	used   []uint32   // first slots of the pages that copyMap found in use, if it ran
+	base   *sheep.VDI  // shares its objects with child, or nil
+	frozen *sheep.VDI  // becomes a snapshot, or nil
+	stale  []sheep.VDI // snapshots that the table has as heads
+	used   []uint32    // first slots of the pages that copyMap found in use, if it ran
 }
 
 // A stage says how far the inode of a child has come.

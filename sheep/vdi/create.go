@@ -28,25 +28,22 @@ func (o *Operations) executeNew(ctx context.Context, t Task, p newPlan) (made, [
 		return made{}, nil, fmt.Errorf("make VDI %v of %q: %w", b.child.ID, p.Name, err)
 	}
 	changes := []Change{{VDI: b.child}}
-	if b.base != nil && !b.base.Snapshot && (b.frozen == nil || b.frozen.ID != b.base.ID) {
-		changes = append(changes, Change{VDI: asSnapshot(*b.base)})
-	}
 	if b.frozen != nil {
-		changes = append(changes, Change{VDI: asSnapshot(*b.frozen)})
+		b.stale = append(b.stale, *b.frozen)
+	}
+	for _, v := range b.stale {
+		v.Snapshot = true
+		changes = append(changes, Change{VDI: v})
 	}
 	copies, _ := b.child.Policy.Wire()
 	return made{VDI: b.child.ID, Copies: copies, BlockShift: b.child.BlockShift}, changes, nil
 }
 
-func asSnapshot(v sheep.VDI) sheep.VDI {
-	v.Snapshot = true
-	return v
-}
-
 // prepare decides what p makes of what, as far as the table says it.
 func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, error) {
 	b := birth{next: o.next, index: t.Index, time: p.Time, log: o.cfg.Log}
-	head, err := o.find(ctx, Query{Name: p.Name}, p.Time)
+	s := search{o: o, query: query{Name: p.Name}, time: p.Time}
+	head, err := s.run(ctx)
 	switch {
 	case p.Snapshot && err != nil:
 		return b, err
@@ -66,7 +63,6 @@ func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, err
 			return b, fmt.Errorf("%w: hyper volume %v cannot be shared", sheep.ErrInvalid, p.Base)
 		}
 		if b.frozen == nil || base.ID != b.frozen.ID {
-			s := search{o: o}
 			if snapshot, err := s.isSnapshot(ctx, base); err != nil {
 				return b, as(proto.ErrBaseVDIRead, err)
 			} else if !snapshot {
@@ -78,7 +74,7 @@ func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, err
 	if b.child, err = o.child(p, b.base); err != nil {
 		return b, err
 	}
-	b.size = p.Size
+	b.size, b.stale = p.Size, s.stale
 	if p.Size > MaxSize(b.child.BlockShift, false) {
 		return b, fmt.Errorf("%w: %d bytes are too many", sheep.ErrInvalid, p.Size)
 	}

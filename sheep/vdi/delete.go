@@ -13,7 +13,7 @@ import (
 
 // executeDelete runs PlanDelete.
 func (o *Operations) executeDelete(ctx context.Context, t Task, p deletePlan) (made, []Change, error) {
-	s := search{o: o, Query: p.Query, missing: true}
+	s := search{o: o, query: p.query, missing: true}
 	v, err := s.run(ctx)
 	if err != nil {
 		return made{}, nil, err

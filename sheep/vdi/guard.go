@@ -34,11 +34,6 @@ type GuardConfig struct {
 	// number of no VDI. nil means three copies.
 	Attributes func() sheep.Policy
 
-	// MapWrite is called before a write of this node's clients to the map of
-	// a VDI is passed on; its error ends the request. It is where the other
-	// participants of a shared lock are told that their copies are stale.
-	MapWrite func(ctx context.Context, vdi sheep.VDIID) error
-
 	// Announce tells the cluster what a client has written into the inode of a
 	// VDI that it added without a name.
 	Announce func(ctx context.Context, v sheep.VDI) error

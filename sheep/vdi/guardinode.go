@@ -21,11 +21,6 @@ func (g *Guard) writeInode(ctx context.Context, v sheep.VDI, ref sheep.Ref, w *s
 	if err := checkInodeWrite(v, w); err != nil {
 		return err
 	}
-	if touchesMap(w) && g.cfg.MapWrite != nil {
-		if err := g.cfg.MapWrite(ctx, v.ID); err != nil {
-			return err
-		}
-	}
 	return atOwner(ctx,
 		func() error { return g.WriteOwned(ctx, ref, w) },
 		func() error { return g.next.ForwardWrite(ctx, ref, w) })

@@ -12,49 +12,52 @@ import (
 	"sheepdog/sheep/proto"
 )
 
-// A Query names a VDI: the head of Name, or the snapshot of it that has Tag or
+// A query names a VDI: the head of Name, or the snapshot of it that has Tag or
 // SnapID, whichever matches.
-type Query struct {
+type query struct {
 	Name   string
 	Tag    string
 	SnapID uint32
 }
 
-func (q Query) wantsSnapshot() bool { return q.Tag != "" || q.SnapID != 0 }
+func (q query) wantsSnapshot() bool { return q.Tag != "" || q.SnapID != 0 }
 
-// Lookup returns the VDI that q names, as the whole cluster has agreed on it
-// when Lookup was called. It fails with sheep.ErrNoVDI, or with sheep.ErrNoTag if
-// there is a head of the name but not the snapshot.
-func (o *Operations) Lookup(ctx context.Context, q Query) (sheep.VDI, error) {
+// Lookup returns the head of the name or, if tag or snapID say so, the newest of
+// its snapshots that has either. It answers as the whole cluster has agreed when
+// Lookup was called. It fails with sheep.ErrNoVDI, or with sheep.ErrNoTag if there
+// is a head of the name but not the snapshot.
+func (o *Operations) Lookup(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error) {
 	if err := o.dir.Sync(ctx); err != nil {
 		return sheep.VDI{}, err
 	}
-	s := search{o: o, Query: q}
+	s := search{o: o, query: query{name, tag, snapID}}
 	v, err := s.run(ctx)
-	if !s.doubtful {
+	if len(s.stale) == 0 {
 		return v, err
 	}
-	// An inode was newer than the table, because a plan is about to end.
-	if err := o.dir.Sync(ctx); err != nil {
+	// An inode says otherwise than the table. It is newer if a plan is about to
+	// end; to look again after the plan needs a plan.
+	result, err := o.planner.Plan(ctx, PlanLookup, deletePlan{query: s.query}.encode())
+	if err != nil {
 		return sheep.VDI{}, err
 	}
-	return o.find(ctx, q, 0)
+	return o.made(result)
 }
 
 // find is Lookup in what this node knows. What became a snapshot by a plan of
 // the given time counts as the head that it was.
-func (o *Operations) find(ctx context.Context, q Query, time uint64) (sheep.VDI, error) {
-	s := search{o: o, Query: q, time: time}
+func (o *Operations) find(ctx context.Context, q query, time uint64) (sheep.VDI, error) {
+	s := search{o: o, query: q, time: time}
 	return s.run(ctx)
 }
 
 // A search is for the VDI that a query names.
 type search struct {
 	o *Operations
-	Query
-	time     uint64
-	missing  bool // a VDI without inode is the one
-	doubtful bool // an inode says that it is a snapshot's, the table does not
+	query
+	time    uint64
+	missing bool        // a VDI without inode is the one
+	stale   []sheep.VDI // what the inode says is a snapshot and the table does not
 }
 
 func (s *search) run(ctx context.Context) (sheep.VDI, error) {
@@ -106,9 +109,11 @@ func (s *search) isSnapshot(ctx context.Context, v sheep.VDI) (bool, error) {
 		return false, err
 	}
 	when := binary.LittleEndian.Uint64(b)
-	snapshot := when != 0 && when != s.time
-	s.doubtful = s.doubtful || snapshot
-	return snapshot, nil
+	if when == 0 || when == s.time {
+		return false, nil
+	}
+	s.stale = append(s.stale, v)
+	return true, nil
 }
 
 // named returns the VDIs of the name that are not deleted, the newest first:

@@ -13,7 +13,7 @@ import (
 
 // Operations make and delete VDIs and attributes, and look them up.
 //
-// NewVDI, Delete and Attr may be called on any node. They log a plan, and Execute
+// Create, Delete and Attr may be called on any node. They log a plan, and Execute
 // of some node, usually the same, does the work.
 type Operations struct {
 	guard   *Guard
@@ -59,56 +59,77 @@ func NewOperations(guard *Guard, next Next, dir Directory, planner Planner, cfg 
 	return &Operations{guard: guard, next: next, dir: dir, planner: planner, cfg: cfg}
 }
 
-// NewVDI makes the VDI that r asks for and returns it: the new head, also of a
-// snapshot.
-func (o *Operations) NewVDI(ctx context.Context, r NewRequest) (sheep.VDI, error) {
-	if err := r.check(); err != nil {
+// Create makes a VDI and returns it.
+//
+//	b.SnapID  b.Base       makes
+//	0         0            an empty VDI
+//	0         a snapshot   a clone of it, or a new head of its own name
+//	not 0     the head     a snapshot: the head is frozen and gets a successor
+//	not 0     another, 0   a rebase: the head is frozen, its successor is made
+//	                       from Base
+//
+// The VDI returned is the new head, also of a snapshot. What shares objects with
+// a base has the base's policy and block size, whatever b says.
+func (o *Operations) Create(ctx context.Context, name string, b proto.VDIBody) (sheep.VDI, error) {
+	plan := newPlan{
+		Name: name, Size: b.Size, Base: b.Base, Copies: b.Copies, CopyPolicy: b.CopyPolicy,
+		StorePolicy: b.StorePolicy, BlockShift: b.BlockShift, Snapshot: b.SnapID != 0,
+		Time: proto.WireTime(o.cfg.Now()),
+	}
+	if err := plan.check(); err != nil {
 		return sheep.VDI{}, err
 	}
-	plan := newPlan{NewRequest: r, Time: proto.WireTime(o.cfg.Now())}
 	result, err := o.planner.Plan(ctx, PlanNew, plan.encode())
 	if err != nil {
 		return sheep.VDI{}, err
 	}
+	return o.made(result)
+}
+
+// made returns the VDI that is the result of a plan.
+func (o *Operations) made(result []byte) (sheep.VDI, error) {
 	m, err := decodeMade(result)
 	if err != nil {
 		return sheep.VDI{}, err
 	}
 	v, ok := o.dir.VDI(m.VDI)
 	if !ok {
-		return sheep.VDI{}, fmt.Errorf("VDI %v is gone again: %w", m.VDI, sheep.ErrNoVDI)
+		return sheep.VDI{ID: m.VDI}, fmt.Errorf("VDI %v is gone again: %w", m.VDI, sheep.ErrNoVDI)
 	}
 	return v, nil
 }
 
 // check refuses what can be seen to be wrong without knowing the cluster.
-func (r NewRequest) check() error {
+func (p newPlan) check() error {
 	switch {
-	case r.Name == "" || len(r.Name) > maxName:
-		return fmt.Errorf("%w: a name has 1 to %d bytes, not %d", sheep.ErrInvalid, maxName, len(r.Name))
-	case r.Base >= sheep.MaxVDIs:
-		return fmt.Errorf("%w: base VDI %v", sheep.ErrInvalid, r.Base)
-	case r.StorePolicy != proto.StorePlain:
+	case p.Name == "" || len(p.Name) > maxName:
+		return fmt.Errorf("%w: a name has 1 to %d bytes, not %d", sheep.ErrInvalid, maxName, len(p.Name))
+	case p.Base >= sheep.MaxVDIs:
+		return fmt.Errorf("%w: base VDI %v", sheep.ErrInvalid, p.Base)
+	case p.StorePolicy != proto.StorePlain:
 		return fmt.Errorf("%w: hyper volumes cannot be made", sheep.ErrInvalid)
-	case r.BlockShift != 0 && (r.BlockShift < sheep.MinBlockShift || r.BlockShift > sheep.MaxBlockShift):
-		return fmt.Errorf("%w: block size shift %d", sheep.ErrInvalid, r.BlockShift)
+	case p.BlockShift != 0 && (p.BlockShift < sheep.MinBlockShift || p.BlockShift > sheep.MaxBlockShift):
+		return fmt.Errorf("%w: block size shift %d", sheep.ErrInvalid, p.BlockShift)
 	}
 	return nil
 }
 
-// Delete deletes the VDI that q names and gives back its space, and returns
-// its number. It fails as Lookup does, and with sheep.ErrVDILocked.
-func (o *Operations) Delete(ctx context.Context, q Query) (sheep.VDIID, error) {
-	if q.Name == "" || len(q.Name) > maxName || len(q.Tag) > proto.LabelSize {
-		return 0, fmt.Errorf("%w: name %q", sheep.ErrInvalid, q.Name)
+// Delete deletes the VDI that Lookup finds, gives back its space and returns what
+// is left of it. It fails as Lookup does, and with sheep.ErrVDILocked.
+func (o *Operations) Delete(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error) {
+	if len(name) > maxName || len(tag) > proto.LabelSize {
+		return sheep.VDI{}, fmt.Errorf("%w: name %q", sheep.ErrInvalid, name)
 	}
-	plan := deletePlan{Query: q, Requester: o.cfg.Self.Addr.String()}
+	plan := deletePlan{query: query{name, tag, snapID}, Requester: o.cfg.Self.Addr.String()}
 	result, err := o.planner.Plan(ctx, PlanDelete, plan.encode())
 	if err != nil {
-		return 0, err
+		return sheep.VDI{}, err
 	}
-	m, err := decodeMade(result)
-	return m.VDI, err
+	v, err := o.made(result)
+	if errors.Is(err, sheep.ErrNoVDI) {
+		err = nil // the number is free again
+	}
+	return v, err
 }
 
 // Execute runs a plan from its start to its end; see the package comment for
@@ -141,6 +162,16 @@ func (o *Operations) Execute(ctx context.Context, t Task) (result []byte, change
 		if m, err = o.executeAttr(ctx, plan); err != nil {
 			return nil, nil, err
 		}
+	case PlanLookup:
+		plan, err := decodeDeletePlan(t.Payload)
+		if err != nil {
+			return nil, nil, err
+		}
+		v, err := o.find(ctx, plan.query, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.VDI = v.ID
 	default:
 		return nil, nil, fmt.Errorf("%w: plan of kind %d", sheep.ErrNotSupported, t.Kind)
 	}

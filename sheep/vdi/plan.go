@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
 )
 
 // The kinds of plans. The log of a cluster has them: never renumber.
@@ -12,20 +13,17 @@ const (
 	PlanNew    uint8 = 1
 	PlanDelete uint8 = 2
 	PlanAttr   uint8 = 3
+	PlanLookup uint8 = 4
 )
 
 // planVersion is the first byte of every payload and result.
 const planVersion = 1
 
-// A NewRequest asks for a new VDI, or for a snapshot.
+// newPlan is the payload of PlanNew.
 //
-//	Snapshot  Base           makes
-//	no        0              an empty VDI
-//	no        a snapshot     a clone of it, or a new head of its own name
-//	yes       the head       a snapshot: the head is frozen and gets a successor
-//	yes       another or 0   a rebase: the head is frozen, its successor is made
-//	                         from Base
-type NewRequest struct {
+//	u8 version · u64 creation time · u64 size · u32 base · u8 copies, copy policy,
+//	store policy, block size shift, snapshot · text name
+type newPlan struct {
 	Name        string
 	Size        uint64 // in bytes
 	Base        sheep.VDIID
@@ -34,15 +32,7 @@ type NewRequest struct {
 	StorePolicy uint8
 	BlockShift  uint8 // 0: the cluster's default
 	Snapshot    bool
-}
-
-// newPlan is the payload of PlanNew.
-//
-//	u8 version · u64 creation time · u64 size · u32 base · u8 copies, copy policy,
-//	store policy, block size shift, snapshot · text name
-type newPlan struct {
-	NewRequest
-	Time uint64 // as inodes have it; also tells this plan from others
+	Time        uint64 // as inodes have it; also tells this plan from others
 }
 
 func (p newPlan) encode() []byte {
@@ -64,12 +54,12 @@ func decodeNewPlan(b []byte) (newPlan, error) {
 	return p, d.end("new VDI")
 }
 
-// deletePlan is the payload of PlanDelete.
+// deletePlan is the payload of PlanDelete, and of PlanLookup.
 //
 //	u8 version · text name, tag · u32 snapshot id · text address of the gateway
 //	that asks
 type deletePlan struct {
-	Query
+	query
 	Requester string
 }
 
@@ -83,35 +73,30 @@ func (p deletePlan) encode() []byte {
 func decodeDeletePlan(b []byte) (deletePlan, error) {
 	d := decoder{b: b}
 	d.version()
-	p := deletePlan{Query: Query{Name: d.text(), Tag: d.text(), SnapID: d.uint32()}, Requester: d.text()}
+	p := deletePlan{query: query{Name: d.text(), Tag: d.text(), SnapID: d.uint32()}, Requester: d.text()}
 	return p, d.end("delete VDI")
 }
 
 // attrPlan is the payload of PlanAttr.
 //
-//	u8 version, action · text name, tag, key · u32 snapshot id · bytes value
+//	u8 version, action · the header of the attribute · its value
 type attrPlan struct {
-	AttrRequest
-	retry bool // of the task, not in the payload
+	action attrAction
+	attr   proto.Attr
+	retry  bool // of the task, not in the payload
 }
 
 func (p attrPlan) encode() []byte {
-	b := []byte{planVersion, byte(p.Action)}
-	for _, s := range []string{p.Name, p.Tag, p.Key} {
-		b = appendText(b, s)
-	}
-	b = binary.LittleEndian.AppendUint32(b, p.SnapID)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(p.Value)))
-	return append(b, p.Value...)
+	return append(p.attr.AttrHeader.Append([]byte{planVersion, byte(p.action)}), p.attr.Value...)
 }
 
 func decodeAttrPlan(b []byte) (attrPlan, error) {
 	d := decoder{b: b}
 	d.version()
-	var p attrPlan
-	p.Action = AttrAction(d.uint8())
-	p.Name, p.Tag, p.Key, p.SnapID = d.text(), d.text(), d.text(), d.uint32()
-	p.Value = d.take(int(d.uint32()))
+	p := attrPlan{action: attrAction(d.uint8())}
+	h, err := proto.DecodeAttrHeader(d.take(proto.AttrHeaderSize))
+	d.bad = d.bad || err != nil || p.action > attrDelete
+	p.attr = proto.Attr{AttrHeader: h, Value: d.take(int(h.ValueLen))}
 	return p, d.end("attribute")
 }
 
