@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,13 +27,19 @@ func (p *program) serve(cfg config, st stage) int {
 	if err != nil {
 		return p.fail(cfg, report, err)
 	}
-	defer log.close()
 	slog.SetDefault(log.Logger) // for libraries
 	cfg.log, cfg.threshold = log.Logger, log.threshold
+	status := p.serveLogged(cfg, st, log, report)
+	log.close() // not deferred: after a panic the log is where it is described
+	return status
+}
 
+// serveLogged does the work of serve once the log is open.
+func (p *program) serveLogged(cfg config, st stage, log *openLog, report *reporter) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	defer handleSignals(log, cancel)()
+	signals := handleSignals(log, cancel)
+	defer signals.stop()
 
 	pid, err := p.preparePid(cfg, st)
 	if err != nil {
@@ -48,7 +53,7 @@ func (p *program) serve(cfg config, st stage) int {
 		log.Log(ctx, n.level, n.text)
 	}
 	checkFiles(log.Logger)
-	return p.live(ctx, cfg, st, life{log: log, report: report, pid: pid})
+	return p.live(ctx, cfg, st, life{log: log, report: report, pid: pid, signals: signals})
 }
 
 // preparePid takes the pid file, if there is to be one.
@@ -61,9 +66,10 @@ func (p *program) preparePid(cfg config, st stage) (*pidFile, error) {
 
 // A life is what a running node has beside its config.
 type life struct {
-	log    *openLog
-	report *reporter
-	pid    *pidFile // nil if there is none
+	log     *openLog
+	report  *reporter
+	pid     *pidFile // nil if there is none
+	signals *signals
 }
 
 // live runs the node and what comes after it. It returns the exit status.
@@ -142,45 +148,10 @@ func (p *program) rejoin(ctx context.Context, st stage, l life, expelled error) 
 	if next.PidFD, err = l.pid.keep(); err != nil {
 		return fmt.Errorf("rejoin: keep the pid file: %w", err)
 	}
+	l.signals.stop()
+	if ctx.Err() != nil {
+		return nil // a signal came at the last moment
+	}
 	err = syscall.Exec(exe, p.args, next.environment())
 	return fmt.Errorf("rejoin: start %s: %w", exe, err)
-}
-
-// handleSignals acts on the signals of an operator until the function that it
-// returns is called: the first SIGTERM or SIGINT ends the node in order, the
-// second at once; SIGHUP rotates the log.
-func handleSignals(log *openLog, cancel context.CancelCauseFunc) (stop func()) {
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGUSR1)
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		stopping := false
-		for {
-			select {
-			case <-done:
-				return
-			case s := <-c:
-				switch {
-				case s == syscall.SIGHUP:
-					if err := log.sink.Rotate(); err != nil {
-						log.Error("the log could not be rotated", "err", err)
-					}
-				case stopping:
-					log.Error("stopped at once by a second signal", "signal", s.String())
-					os.Exit(1)
-				default:
-					stopping = true
-					log.Info("stopping", "signal", s.String())
-					cancel(errStopped)
-				}
-			}
-		}
-	})
-	return func() {
-		signal.Stop(c)
-		close(done)
-		wg.Wait()
-	}
 }

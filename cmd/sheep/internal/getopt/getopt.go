@@ -123,7 +123,7 @@ func worded(err error) error {
 	}
 	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		text := fmt.Sprintf("option '--%s' requires an argument", e.GetFlag().Name)
-		if e.GetSpecifiedName() == e.GetFlag().Shorthand {
+		if e.GetSpecifiedShortnames() != "" {
 			text = fmt.Sprintf("option requires an argument -- '%s'", e.GetSpecifiedName())
 		}
 		return &Error{Text: text, Option: e.GetFlag().Name}

@@ -48,11 +48,11 @@ type Sink interface {
 
 // Options say how a Handler writes.
 type Options struct {
-	Format    Format     // Server if empty
-	Threshold *Threshold // Info if nil
-	Port      uint16     // of the daemon, for JSON
-	Colour    bool       // for terminals; Server only
-	Stamped   bool       // the sink adds the time itself; Server only
+	Format    Format       // Server if empty
+	Threshold slog.Leveler // the least that is kept, asked for each record; Info if nil
+	Port      uint16       // of the daemon, for JSON
+	Colour    bool         // for terminals; Server only
+	Stamped   bool         // the sink adds the time itself; Server only
 }
 
 // A Handler formats records and gives them to a sink.
@@ -71,14 +71,14 @@ func NewHandler(sink Sink, opts Options) *Handler {
 		opts.Format = Server
 	}
 	if opts.Threshold == nil {
-		opts.Threshold = new(Threshold)
+		opts.Threshold = Info.Level()
 	}
 	return &Handler{sink: sink, opts: opts}
 }
 
 // Enabled reports whether records of the level are kept at the moment.
 func (h *Handler) Enabled(_ context.Context, level slog.Level) bool {
-	return level >= h.opts.Threshold.level.Level()
+	return level >= h.opts.Threshold.Level()
 }
 
 // Handle writes one record.
@@ -144,13 +144,14 @@ func (h *Handler) appendServer(b []byte, r slog.Record, p place, msg string) []b
 		b = r.Time.AppendFormat(b, time.Stamp)
 		b = append(b, ' ')
 	}
-	s := SeverityOf(r.Level)
+	s, on, off := SeverityOf(r.Level), "", ""
 	if h.opts.Colour {
-		b = append(b, colour(s)...)
-		defer func() { b = append(b, "\x1b[0m"...) }()
+		on, off = colour(s), "\x1b[0m"
 	}
+	b = append(b, on...)
 	b = fmt.Appendf(b, "%6s [main] %s(%d) ", s.word(), p.function, p.line)
-	return append(b, msg...)
+	b = append(b, msg...)
+	return append(b, off...)
 }
 
 // colour returns what makes a terminal write in the colour of s.

@@ -99,3 +99,6 @@ func (t *Threshold) Set(s Severity) error {
 	t.level.Set(s.Level())
 	return nil
 }
+
+// Level returns the threshold as slog has it.
+func (t *Threshold) Level() slog.Level { return t.level.Level() }

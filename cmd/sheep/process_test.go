@@ -1,0 +1,482 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sheepdog/sheep/store/vfs"
+)
+
+// nodeVar is the environment variable that makes the test binary a sheep, with
+// a node that behaves as the variable says.
+const nodeVar = "SHEEPDOG_TEST_NODE"
+
+func TestMain(m *testing.M) {
+	behaviour, ok := os.LookupEnv(nodeVar)
+	if !ok {
+		os.Exit(m.Run())
+	}
+	p := program{args: os.Args, stdout: os.Stdout, stderr: os.Stderr, node: fakeNode(behaviour)}
+	os.Exit(p.main())
+}
+
+// fakeNode returns a node that behaves in one of the ways of the tests below.
+// While it runs, it obeys commands in files in the store directory.
+func fakeNode(behaviour string) func(context.Context, config, func()) error {
+	return func(ctx context.Context, cfg config, ready func()) error {
+		switch behaviour {
+		case "refused":
+			return errors.New("failed to join Sheepdog")
+		case "locked":
+			return fmt.Errorf("open store: %w", vfs.ErrLocked)
+		case "busy":
+			return &os.SyscallError{Syscall: "bind", Err: syscall.EADDRINUSE}
+		case "silent":
+			os.Exit(7)
+		case "crash":
+			panic("the node panics")
+		case "slow": // is told to stop while it joins
+			os.WriteFile(filepath.Join(cfg.dir, "joining"), nil, 0o600)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		case "expelled at the door":
+			return errExpelled
+		}
+		return obey(ctx, cfg, behaviour, ready)
+	}
+}
+
+// obey is a node that has joined. Each life adds a line to the file "lives".
+func obey(ctx context.Context, cfg config, behaviour string, ready func()) error {
+	lives, err := os.OpenFile(filepath.Join(cfg.dir, "lives"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lives.Close()
+	dir, _ := os.Getwd()
+	fmt.Fprintf(lives, "%d %s %s\n", os.Getpid(), dir, os.Getenv(stageVar))
+	ready()
+	switch behaviour {
+	case "expelled once":
+		all, _ := os.ReadFile(lives.Name())
+		if bytes.Count(all, []byte("\n")) == 1 {
+			return fmt.Errorf("%w: slept too long", errExpelled)
+		}
+	case "expelled always":
+		return errExpelled
+	case "crash when ready":
+		panic("the node panics late")
+	case "fails when ready":
+		return errors.New("the disk is gone")
+	}
+	<-ctx.Done()
+	if behaviour == "stubborn" {
+		os.WriteFile(filepath.Join(cfg.dir, "draining"), nil, 0o600)
+		select {}
+	}
+	return nil
+}
+
+// A run is a sheep that was started by a test.
+type run struct {
+	t    *testing.T
+	dir  string // the store
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+	errs bytes.Buffer
+}
+
+// sheepIn returns a sheep with a behaviour, in a working directory of its own.
+// The store directory is "st" below it; "ST" in args stands for its path.
+func sheepIn(t *testing.T, behaviour string, args ...string) *run {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{t: t, dir: filepath.Join(t.TempDir(), "st")}
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "ST", r.dir)
+	}
+	r.cmd = exec.Command(exe, args...)
+	r.cmd.Args[0] = "sheep"
+	r.cmd.Dir = filepath.Dir(r.dir)
+	r.cmd.Env = append(os.Environ(), nodeVar+"="+behaviour, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.errs
+	return r
+}
+
+// status runs sheep until it returns and gives its exit status.
+func (r *run) status() int {
+	r.t.Helper()
+	if err := r.cmd.Run(); err != nil {
+		if _, exited := errors.AsType[*exec.ExitError](err); !exited {
+			r.t.Fatal(err)
+		}
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// daemon waits for the start of a daemon, and sees to its end. It returns the
+// process id.
+func (r *run) daemon() int {
+	r.t.Helper()
+	if got := r.status(); got != 0 {
+		r.t.Fatalf("status %d\n%s%s", got, &r.out, &r.errs)
+	}
+	pid := r.lives()[0].pid
+	r.t.Cleanup(func() {
+		if alive(pid) {
+			syscall.Kill(pid, syscall.SIGKILL)
+			r.wait("the end of the daemon", func() bool { return !alive(pid) })
+		}
+	})
+	return pid
+}
+
+// A lifeLine is what obey writes down at the start of a life.
+type lifeLine struct {
+	pid   int
+	dir   string
+	stage string
+}
+
+func (r *run) lives() []lifeLine {
+	r.t.Helper()
+	f, err := os.Open(filepath.Join(r.dir, "lives"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	var all []lifeLine
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields := strings.SplitN(s.Text(), " ", 3)
+		pid, err := strconv.Atoi(fields[0])
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		all = append(all, lifeLine{pid, fields[1], fields[2]})
+	}
+	return all
+}
+
+// wait polls for something that another process does.
+func (r *run) wait(what string, done func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("no sign of %s\n%s%s\n%s", what, &r.out, &r.errs, r.log())
+		}
+	}
+}
+
+func (r *run) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(r.dir, name))
+	return err == nil
+}
+
+// log returns the content of the log file.
+func (r *run) log() string {
+	b, _ := os.ReadFile(filepath.Join(r.dir, "sheep.log"))
+	return string(b)
+}
+
+// alive reports whether a process runs; one that nobody has waited for does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
+func (r *run) contains(what, text string, wants ...string) {
+	r.t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			r.t.Errorf("%s lacks %q:\n%s", what, want, text)
+		}
+	}
+}
+
+func TestTheParentTellsTheTruth(t *testing.T) {
+	tests := []struct {
+		behaviour string
+		args      string
+		errs      []string // on the standard error output
+		log       []string // in the log file
+	}{
+		{"refused", "ST", []string{" ERROR [main] ", ") failed to join Sheepdog\n"}, []string{"failed to join Sheepdog"}},
+		{"locked", "ST", []string{") another sheep daemon is using ", "/st\n", ") locking directory: ", "/st failed\n"}, []string{"another sheep daemon"}},
+		{"busy", "ST", []string{"failed to bind server socket: Address already in use", "failed to create a listening port\n"}, []string{"failed to create a listening port"}},
+		{"silent", "ST", []string{"sheep died while it started (exit status 7); look into ", "/st/sheep.log\n"}, nil},
+		{"crash", "ST", []string{"sheep died while it started (exit status 2)"}, []string{"panic: the node panics", ".fakeNode"}},
+		{"expelled at the door", "ST", []string{"expelled from the cluster"}, nil},
+		{"joins", "-P none/9 ST", []string{"failed to pid file '", "/none/9' - No such file or directory\n"}, []string{"failed to pid file"}},
+		{"joins", "none/st", []string{"cannot create the directory ", "/none/st (No such file or directory)\n"}, nil},
+		{"joins", "/dev/null", []string{"cannot create the directory /dev/null (File exists)\n"}, nil},
+		{"joins", "-l format=json /dev/null", []string{`"msg": "cannot create the directory /dev/null (File exists)"} }`}, nil},
+		{"joins", "-l format=default /dev/null", []string{"cannot create the directory /dev/null (File exists)\n"}, nil},
+	}
+	for _, test := range tests {
+		for _, foreground := range []bool{false, true} {
+			if foreground && (test.behaviour == "silent" || test.behaviour == "crash") {
+				continue // there is no parent
+			}
+			t.Run(fmt.Sprintf("%s %s %v", test.behaviour, test.args, foreground), func(t *testing.T) {
+				args := strings.Fields(test.args)
+				if foreground {
+					args = append(args, "-f")
+				}
+				r := sheepIn(t, test.behaviour, args...)
+				if got := r.status(); got != 1 {
+					t.Errorf("status %d, want 1", got)
+				}
+				r.contains("stderr", r.errs.String(), test.errs...)
+				r.contains("the log", r.log(), test.log...)
+				if r.out.Len() != 0 {
+					t.Errorf("stdout: %s", &r.out)
+				}
+			})
+		}
+	}
+}
+
+func TestBadCommandLine(t *testing.T) {
+	r := sheepIn(t, "joins", "ST", "-p", "a")
+	if got := r.status(); got != 1 || r.errs.String() != "Invalid port number 'a'\n" || r.out.Len() != 0 {
+		t.Errorf("status %d, stdout %q, stderr %q", got, &r.out, &r.errs)
+	}
+	if _, err := os.Stat(r.dir); err == nil {
+		t.Error("the store directory was made")
+	}
+}
+
+func TestADaemonLives(t *testing.T) {
+	r := sheepIn(t, "joins", "ST", "-P", "pid", "-z", "1")
+	pidPath := filepath.Join(filepath.Dir(r.dir), "pid")
+	if err := os.WriteFile(pidPath, []byte("a long text that was left behind\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pid := r.daemon()
+
+	if r.out.Len()+r.errs.Len() != 0 {
+		t.Errorf("printed %q, %q", &r.out, &r.errs)
+	}
+	if got, err := os.ReadFile(pidPath); err != nil || string(got) != fmt.Sprintln(pid) {
+		t.Errorf("pid file: %q, %v, want %d", got, err, pid)
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if want := "sheep\x00" + r.dir + "\x00-P\x00pid\x00-z\x001\x00"; err != nil || string(cmdline) != want {
+		t.Errorf("command line %q, %v, want %q", cmdline, err, want)
+	}
+	if got := r.lives()[0]; got.dir != "/" || got.stage != "" {
+		t.Errorf("works in %s with stage %q, want / and none", got.dir, got.stage)
+	}
+	if sid, _, _ := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0); int(sid) != pid {
+		t.Errorf("session %d, want its own, %d", sid, pid)
+	}
+	for fd := range 3 {
+		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err != nil || to != os.DevNull {
+			t.Errorf("file %d is %s, %v, want /dev/null", fd, to, err)
+		}
+	}
+	r.contains("the log", r.log(), "  INFO [main] ", "sheepdog daemon (version ", ") started\n")
+
+	second := sheepIn(t, "joins", "ST", "-P", pidPath)
+	if got := second.status(); got != 1 {
+		t.Errorf("a second sheep with the same pid file: status %d, want 1", got)
+	}
+	second.contains("stderr", second.errs.String(), "failed to pid file '"+pidPath+"' - Another process holds it")
+	if got, _ := os.ReadFile(pidPath); string(got) != fmt.Sprintln(pid) {
+		t.Errorf("the second sheep changed the pid file to %q", got)
+	}
+
+	for _, s := range []syscall.Signal{syscall.SIGPIPE, syscall.SIGUSR1} {
+		if err := syscall.Kill(pid, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("the end of the daemon", func() bool { return !alive(pid) })
+	r.contains("the log", r.log(), "stopping signal=terminated\n", ") shutdown\n")
+	if _, err := os.Stat(pidPath); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pid file is still there: %v", err)
+	}
+}
+
+func TestHangupRotatesTheLog(t *testing.T) {
+	r := sheepIn(t, "joins", "ST")
+	pid := r.daemon()
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	var old []string
+	r.wait("a rotated log", func() bool {
+		old, _ = filepath.Glob(filepath.Join(r.dir, "sheep.log.2*"))
+		return len(old) == 1 && r.exists("sheep.log")
+	})
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("the end of the daemon", func() bool { return !alive(pid) })
+	r.contains("the new log", r.log(), ") shutdown\n")
+	first, err := os.ReadFile(old[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.contains("the old log", string(first), ") started\n")
+}
+
+func TestForegroundEndsWithStatus(t *testing.T) {
+	tests := []struct {
+		behaviour string
+		args      []string
+		signals   []syscall.Signal
+		mark      string // what the node makes when it is time for the first signal; the second waits for "draining"
+		want      int
+		errs      []string
+	}{
+		{"joins", []string{"-f"}, []syscall.Signal{syscall.SIGTERM}, "lives", 0, nil},
+		{"joins", []string{"-f"}, []syscall.Signal{syscall.SIGINT}, "lives", 0, nil},
+		{"joins", []string{"-l", "dst=stdout"}, []syscall.Signal{syscall.SIGTERM}, "lives", 0, []string{") started\n", ") shutdown\n"}},
+		{"slow", []string{"-f"}, []syscall.Signal{syscall.SIGTERM}, "joining", 0, nil},
+		{"stubborn", []string{"-l", "dst=stdout"}, []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, "lives", 1, []string{"second signal"}},
+		{"fails when ready", []string{"-f"}, nil, "", 1, []string{"the disk is gone"}},
+		{"crash when ready", []string{"-f"}, nil, "", 2, []string{"the node panics late"}},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprint(test.behaviour, test.args, test.signals), func(t *testing.T) {
+			r := sheepIn(t, test.behaviour, append(test.args, "ST")...)
+			if err := r.cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for i, s := range test.signals {
+				r.wait("the node", func() bool { return r.exists([]string{test.mark, "draining"}[i]) })
+				if err := r.cmd.Process.Signal(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = r.cmd.Wait() // the status says it all
+			if got := r.cmd.ProcessState.ExitCode(); got != test.want {
+				t.Errorf("status %d, want %d\n%s", got, test.want, &r.errs)
+			}
+			r.contains("stderr", r.errs.String(), test.errs...)
+		})
+	}
+}
+
+func TestACrashIsInTheLog(t *testing.T) {
+	r := sheepIn(t, "crash when ready", "-f", "ST", "-P", "ST.pid")
+	if got := r.status(); got != 2 {
+		t.Errorf("status %d, want 2", got)
+	}
+	r.contains("the log", r.log(), "panic: the node panics late", "goroutine ")
+	if _, err := os.Stat(r.dir + ".pid"); err != nil {
+		t.Errorf("the pid file of a crash stays: %v", err)
+	}
+	again := sheepIn(t, "fails when ready", "-f", "ST", "-P", r.dir+".pid")
+	if again.status(); strings.Contains(again.errs.String(), "pid file") {
+		t.Errorf("the pid file of a crash is in the way: %s", &again.errs)
+	}
+}
+
+func TestStoppedWhileItStarts(t *testing.T) {
+	r := sheepIn(t, "slow", "ST", "-P", "pid")
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("the node", func() bool { return r.exists("joining") })
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil { // the parent
+		t.Fatal(err)
+	}
+	_ = r.cmd.Wait() // the status says it all
+	if got := r.cmd.ProcessState.ExitCode(); got != 1 {
+		t.Errorf("status %d, want 1", got)
+	}
+	r.contains("stderr", r.errs.String(), "sheep was stopped before it was ready\n")
+	r.contains("the log", r.log(), "shutdown\n")
+	if _, err := os.Stat(filepath.Join(filepath.Dir(r.dir), "pid")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pid file is still there: %v", err)
+	}
+}
+
+func TestAnExpelledNodeBeginsAgain(t *testing.T) {
+	for _, foreground := range []bool{false, true} {
+		t.Run(fmt.Sprintf("foreground %v", foreground), func(t *testing.T) {
+			r := sheepIn(t, "expelled once", "st", "-P", "pid", "-l", "dir=.")
+			pid := 0
+			if foreground {
+				r.cmd.Args = append(r.cmd.Args, "-f")
+				if err := r.cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				pid = r.cmd.Process.Pid
+			} else {
+				pid = r.daemon()
+			}
+			r.wait("a second life", func() bool { return r.exists("lives") && len(r.lives()) == 2 })
+			if lives := r.lives(); lives[1].pid != lives[0].pid || lives[1].pid != pid {
+				t.Errorf("process ids %v, want %d twice", lives, pid)
+			}
+			home := filepath.Dir(r.dir)
+			pidPath := filepath.Join(home, "pid")
+			if got, err := os.ReadFile(pidPath); err != nil || string(got) != fmt.Sprintln(pid) {
+				t.Errorf("pid file: %q, %v, want %d", got, err, pid)
+			}
+			if _, err := lockPidFile(pidPath); !errors.Is(err, errPidLocked) {
+				t.Errorf("lock of the pid file: %v, want %v", err, errPidLocked)
+			}
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if foreground {
+				if err := r.cmd.Wait(); err != nil {
+					t.Errorf("the end of the second life: %v", err)
+				}
+			}
+			r.wait("the end of sheep", func() bool { return !alive(pid) })
+			if _, err := os.Stat(pidPath); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the pid file is still there: %v", err)
+			}
+			log, err := os.ReadFile(filepath.Join(home, "sheep.log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.contains("the log", string(log), "expelled from the cluster, and will rejoin it", `err="expelled from the cluster: slept too long"`, ") shutdown\n")
+			if got := strings.Count(string(log), ") started\n"); got != 2 {
+				t.Errorf("started %d times, want 2:\n%s", got, log)
+			}
+		})
+	}
+}
+
+func TestANodeThatIsExpelledAgainWaits(t *testing.T) {
+	r := sheepIn(t, "expelled always", "ST", "-P", "ST.pid")
+	pid := r.daemon()
+	r.wait("the pause", func() bool { return strings.Contains(r.log(), "pause=1s") })
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("the end of sheep", func() bool { return !alive(pid) })
+	r.contains("the log", r.log(), "pause=0s", ") shutdown\n")
+	if _, err := os.Stat(r.dir + ".pid"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the pid file is still there: %v", err)
+	}
+}
