@@ -26,7 +26,7 @@ func TestCDogSeesTheSame(t *testing.T) {
 	c.Dog("vdi", "setattr", "a", "key", "value")
 	for _, args := range []string{
 		"vdi list", "vdi list -r", "vdi list a", "vdi list -r b", "vdi list nosuch", "vdi tree", "vdi graph",
-		"vdi object map a", "vdi object location a -i 1", "vdi track a", "vdi getattr a key", "vdi getattr a nosuch",
+		"vdi object map a", "vdi object location a -i 1", "vdi getattr a key", "vdi getattr a nosuch",
 		"vdi read a 5M 100", "vdi read -s one a 5M 100", "vdi read b 0 10", "vdi check a", "vdi check -e b",
 		"node list", "node list -r", "node recovery", "node md info", "cluster info", "cluster info -r", "cluster info -v",
 		"vdi create a 1M", "vdi snapshot -s one a", "vdi resize a 1M", "vdi delete nosuch", "vdi snapshot nosuch", "vdi read nosuch",

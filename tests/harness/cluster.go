@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,7 +65,21 @@ func New(t TB, cfg Config) *Cluster {
 		}
 		c.Nodes = append(c.Nodes, n)
 	}
+	c.sortPorts()
 	return c
+}
+
+// sortPorts gives the nodes their ports in order, so that the index of a node
+// is the number that dog calls it by.
+func (c *Cluster) sortPorts() {
+	var ports []Port
+	for _, n := range c.Nodes {
+		ports = append(ports, n.Port)
+	}
+	slices.SortFunc(ports, func(a, b Port) int { return a.Number - b.Number })
+	for i, n := range c.Nodes {
+		n.Port = ports[i]
+	}
 }
 
 func (c *Cluster) node(t TB, id int, name string) *Node {
