@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
@@ -53,7 +52,7 @@ func clusterFormat(ctx context.Context, s *session) error {
 	s.print("using backend %s store\n", s.opts.store)
 	copies, copyPolicy := policy.Wire()
 	body := proto.ClusterBody{
-		Ctime: proto.WireTime(time.Now()), Copies: copies, CopyPolicy: copyPolicy,
+		Ctime: proto.WireTime(s.app.env.Now()), Copies: copies, CopyPolicy: copyPolicy,
 		Flags: s.formatFlags(), BlockShift: s.opts.shift,
 	}
 	if err := s.Format(ctx, s.opts.store, body); err != nil {

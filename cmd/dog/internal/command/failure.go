@@ -73,3 +73,11 @@ func failed(err error, format string, args ...any) *failure {
 func openFailed(name string, v remote.Version, err error) *failure {
 	return failed(err, "Failed to open VDI %s (snapshot id: %d snapshot tag: %s): %s", name, v.ID, v.Tag, remote.Text(err))
 }
+
+// requestFailed returns the failure of a request to one node.
+func requestFailed(err error) *failure {
+	if unreachable(err) {
+		return failed(err, "Failed to execute request")
+	}
+	return failed(err, "Failed to execute request: %s", remote.Text(err))
+}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/syslog"
 	"os"
-	"time"
 )
 
 // logInvocation records the command line if the environment asks for it: in
@@ -17,7 +16,7 @@ func (a *app) logInvocation() {
 	line := join(append([]string{a.env.Program}, a.env.Args...)...)
 	var err error
 	if path := a.env.Getenv("SHEEPDOG_DOG_LOG_PATH"); path != "" {
-		err = appendLine(path, fmt.Sprintf("%s :  %s\n", time.Now().In(a.env.Location).Format("2006 Jan 02 15:04:05"), line))
+		err = appendLine(path, fmt.Sprintf("%s :  %s\n", a.env.Now().In(a.env.Location).Format("2006 Jan 02 15:04:05"), line))
 	} else {
 		err = sysLog(line)
 	}

@@ -27,7 +27,7 @@ func nodeKill(ctx context.Context, s *session) error {
 		addr = remote.Address(s.nodes.Nodes[id])
 	}
 	if err := s.Simple(ctx, proto.OpKillNode, addr); err != nil {
-		return failed(err, "Failed to execute request")
+		return requestFailed(err)
 	}
 	return nil
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-
-	"sheepdog/cmd/dog/internal/remote"
 )
 
 // logLevels returns the names of the levels, by number.
@@ -19,7 +17,7 @@ func nodeLogLevel(ctx context.Context, s *session) error {
 	case action == "get" && len(s.args) == 1:
 		level, err := s.LogLevel(ctx)
 		if err != nil {
-			return failed(err, "Failed to execute request: %s", remote.Text(err))
+			return requestFailed(err)
 		}
 		name := "unknown"
 		if names := logLevels(); level >= 0 && level < len(names) {
@@ -38,7 +36,7 @@ func nodeLogLevel(ctx context.Context, s *session) error {
 			return f
 		}
 		if err := s.SetLogLevel(ctx, level); err != nil {
-			return failed(err, "Failed to execute request: %s", remote.Text(err))
+			return requestFailed(err)
 		}
 	case action == "set" && len(s.args) == 1:
 		return badUsage("Please specify the log level")

@@ -81,7 +81,7 @@ func (s *session) followRecovery(ctx context.Context) error {
 	for {
 		state, err := s.Recovery(ctx, "")
 		if err != nil {
-			return failed(err, "Failed to execute request")
+			return requestFailed(err)
 		}
 		if !state.Active {
 			bar.finish()
@@ -112,7 +112,7 @@ func (s *session) followRecovery(ctx context.Context) error {
 func nodeGetThrottle(ctx context.Context, s *session) error {
 	t, err := s.Throttle(ctx)
 	if err != nil {
-		return failed(err, "Failed to execute request")
+		return requestFailed(err)
 	}
 	s.print("max (%d), interval (%d)\n", t.Max, t.Interval)
 	return nil
@@ -135,7 +135,7 @@ func nodeSetThrottle(ctx context.Context, s *session) error {
 		return fail(ExitUsage, "Invalid interval max (%d), interval (%d)", most, interval)
 	}
 	if err := s.SetThrottle(ctx, proto.Throttle{Max: uint32(most), Interval: interval}); err != nil {
-		return failed(err, "Failed to execute request")
+		return requestFailed(err)
 	}
 	return nil
 }

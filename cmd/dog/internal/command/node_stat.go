@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
 )
 
@@ -42,7 +41,7 @@ func statOf(st proto.Stat) statReport {
 func nodeStat(ctx context.Context, s *session) error {
 	st, err := s.Stat(ctx)
 	if err != nil {
-		return failed(err, "Failed to get the statistics: %s", remote.Text(err))
+		return err
 	}
 	now := statOf(st)
 	if s.opts.json {
@@ -61,7 +60,7 @@ func nodeStat(ctx context.Context, s *session) error {
 			return nil // an interrupt is how watching ends
 		}
 		if st, err = s.Stat(ctx); err != nil {
-			return failed(err, "Failed to get the statistics: %s", remote.Text(err))
+			return err
 		}
 		before := now
 		now = statOf(st)

@@ -69,11 +69,11 @@ func (p *progress) draw() {
 	if at < cells {
 		bar += ">" + strings.Repeat(" ", cells-at-1)
 	}
-	line := fmt.Sprintf("\r%5.1f %% [%s] %s / %s%s", share*100, bar, p.format(p.done), p.format(p.total), extra)
+	line := fmt.Sprintf("%5.1f %% [%s] %s / %s%s", share*100, bar, p.format(p.done), p.format(p.total), extra)
 	if p.done == p.total {
 		line = fmt.Sprintf("%-*s\n", p.width, line)
 	}
-	p.show(line)
+	p.show("\r" + line)
 }
 
 // rate returns how fast it goes and how long it will take, once that is known.

@@ -42,7 +42,8 @@ const (
 	ExitUsage   = 64 // the command line is wrong
 )
 
-// An Env is what a run needs from outside. All fields but Dial may be zero.
+// An Env is what a run needs from outside. The functions but Dial, and Location,
+// may be nil.
 type Env struct {
 	Program string   // what dog is called here
 	Version string   // of the program
@@ -57,6 +58,7 @@ type Env struct {
 	StderrWidth   int  // likewise of standard error
 
 	Getenv   func(string) string
+	Now      func() time.Time
 	Location *time.Location // of printed times; nil is UTC
 	Dial     remote.Dialer
 }
@@ -68,6 +70,9 @@ func Run(ctx context.Context, env Env) int {
 	}
 	if env.Getenv == nil {
 		env.Getenv = func(string) string { return "" }
+	}
+	if env.Now == nil {
+		env.Now = time.Now
 	}
 	out := newOutput(env.Stdout, env.StdoutWidth > 0)
 	a := &app{env: env, out: out, groups: groups()}

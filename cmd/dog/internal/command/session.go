@@ -30,6 +30,7 @@ type session struct {
 	app   *app
 	group group
 	cmd   command
+	word  string // the third word of the command line, if it has been chosen
 	known []option
 
 	opts  options
@@ -51,7 +52,7 @@ func newSession(a *app, g group, c command) *session {
 // main runs the command after its options have been parsed.
 func (s *session) main(ctx context.Context, args []string) error {
 	s.app.usage = s.printUsage
-	started := time.Now()
+	started := s.app.env.Now()
 	run, err := s.prepare(args)
 	if err != nil {
 		return err
@@ -60,7 +61,7 @@ func (s *session) main(ctx context.Context, args []string) error {
 	defer s.Close()
 	err = s.start(ctx, run)
 	if f, ok := err.(*failure); s.opts.elapsed && !(ok && f.status == ExitUsage) {
-		fmt.Fprintf(s.out, "\nElapsed time: %.3f seconds\n", time.Since(started).Seconds())
+		fmt.Fprintf(s.out, "\nElapsed time: %.3f seconds\n", s.app.env.Now().Sub(started).Seconds())
 	}
 	return err
 }
@@ -68,7 +69,7 @@ func (s *session) main(ctx context.Context, args []string) error {
 // prepare checks everything that can be checked without the cluster and
 // returns what is to be run.
 func (s *session) prepare(args []string) (word, error) {
-	run := word{needs: s.cmd.needs, max: s.cmd.max, run: s.cmd.run, local: s.cmd.local, nodes: s.cmd.nodes}
+	run := word{needs: s.cmd.needs, max: s.cmd.max, run: s.cmd.run, nodes: s.cmd.nodes}
 	if len(s.cmd.words) > 0 {
 		var ok bool
 		if run, args, ok = s.pick(args); !ok {
@@ -77,15 +78,13 @@ func (s *session) prepare(args []string) (word, error) {
 			}
 			return word{}, badUsage("Invalid command '%s'", join(s.group.name, s.cmd.name, args[0]))
 		}
+		s.word = run.name
 	}
 	if err := s.environment(); err != nil {
 		return word{}, err
 	}
 	s.args = args
 	if len(args) < run.needs {
-		if len(args) > 0 && run.missing != "" {
-			return word{}, badUsage("%s", run.missing)
-		}
 		return word{}, &failure{status: ExitUsage, usage: true}
 	}
 	if run.max >= 0 && len(args) > run.max {

@@ -34,9 +34,7 @@ type word struct {
 	nodes     bool
 	needs     int
 	max       int
-	missing   string // complaint about a missing argument that is not the first
-	file      bool   // the first argument is a file, not a VDI
-	local     bool
+	file      bool // the first argument is a local file, not a VDI
 	run       func(context.Context, *session) error
 }
 
@@ -64,7 +62,7 @@ func vdiCommands() []command {
 		{name: "object", about: "show the objects of an image", options: "isaphT", json: true, args: "<vdiname>", words: []word{
 			{name: "location", about: "show which nodes have an object", nodes: true, needs: 1, max: 1, run: vdiObjectLocation},
 			{name: "map", about: "show which objects are allocated", needs: 1, max: 1, run: vdiObjectMap},
-			{name: "dump-inode", about: "print the inode in a local file", needs: 1, max: 1, file: true, local: true, run: vdiObjectDump},
+			{name: "dump-inode", about: "print the inode in a local file", needs: 1, max: 1, file: true, run: vdiObjectDump},
 		}},
 		{name: "track", about: "show where an object was in each epoch", options: "isaphoT", args: "<vdiname>", needs: 1, max: 1, run: notSupported},
 		{name: "setattr", about: "set or delete an attribute of an image", options: "dxaphT", args: "<vdiname> <key> [value]", needs: 1, max: 3, run: vdiSetattr},
@@ -138,5 +136,5 @@ func clusterCommands() []command {
 
 // notSupported runs the commands that exist in other versions of dog.
 func notSupported(_ context.Context, s *session) error {
-	return fail(ExitFailure, "%s: %s: not supported yet", s.app.env.Program, join(s.group.name, s.cmd.name))
+	return fail(ExitFailure, "%s: %s: not supported yet", s.app.env.Program, s.fullName())
 }

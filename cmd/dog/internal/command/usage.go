@@ -8,7 +8,7 @@ import (
 // printUsage prints how the command is used.
 func (s *session) printUsage() {
 	fmt.Fprintln(s.out, s.usageLine())
-	if len(s.cmd.words) > 0 {
+	if len(s.cmd.words) > 0 && s.word == "" {
 		fmt.Fprintln(s.out, "Available subcommands:")
 		for _, w := range s.cmd.words {
 			fmt.Fprintf(s.out, "  %-24s%s\n", w.name, w.about)
@@ -29,8 +29,8 @@ func (s *session) printUsage() {
 
 // usageLine returns the first line of the usage.
 func (s *session) usageLine() string {
-	words := []string{"Usage:", s.app.env.Program, s.group.name, s.cmd.name}
-	if len(s.cmd.words) > 0 {
+	words := []string{"Usage:", s.app.env.Program, s.fullName()}
+	if len(s.cmd.words) > 0 && s.word == "" {
 		var names []string
 		for _, w := range s.cmd.words {
 			names = append(names, w.name)
@@ -55,4 +55,12 @@ func (s *session) usageLine() string {
 		words = append(words, s.cmd.args)
 	}
 	return join(words...)
+}
+
+// fullName returns the words of the command.
+func (s *session) fullName() string {
+	if s.word == "" {
+		return join(s.group.name, s.cmd.name)
+	}
+	return join(s.group.name, s.cmd.name, s.word)
 }
