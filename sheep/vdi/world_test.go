@@ -372,6 +372,8 @@ func (w *world) LockOf(id sheep.VDIID) sheep.Lock { return w.locks[id] }
 func (w *world) Defaults() vdi.Defaults           { return w.defaults }
 
 func (w *world) Sync(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.syncs++
 	return nil
 }
