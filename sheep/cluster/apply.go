@@ -85,6 +85,7 @@ func (c *Cluster) follow(fx *effects) {
 		}
 	}
 	if first {
+		c.tellOwners()
 		c.lease.Store(true)
 		c.contribute()
 	}
@@ -102,6 +103,19 @@ func (c *Cluster) follow(fx *effects) {
 	}
 	if fx.shutdown {
 		c.stopHook(sheep.ErrShutdown)
+	}
+}
+
+// tellOwners tells the node, which has just joined, who owns what.
+func (c *Cluster) tellOwners() {
+	c.mu.RLock()
+	var owned []ownerChange
+	for _, vid := range c.state.ownedBy(func(owner) bool { return true }) {
+		owned = append(owned, ownerChange{vid: vid, new: c.state.ownership(vid)})
+	}
+	c.mu.RUnlock()
+	for _, o := range owned {
+		c.cfg.Hooks.Ownership(o.vid, o.old, o.new)
 	}
 }
 

@@ -122,7 +122,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		node:     c.self,
 		epoch:    c.cfg.History.Epoch,
 		forced:   c.cfg.History.Forced,
-		time:     c.cfg.History.Time.UnixNano(),
+		time:     unixNano(c.cfg.History.Time),
 		settings: c.cfg.History.Settings,
 		nodes:    c.cfg.History.Nodes,
 		owed:     uint32(len(c.cfg.History.VDIs)),
@@ -297,7 +297,15 @@ func (e *event) fire() {
 	}
 }
 
-// unixTime is the inverse of time.Time.UnixNano, but for the zero time.
+// unixNano returns how the log has a time: nanoseconds since 1970, 0 for none.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// unixTime is the inverse of unixNano.
 func unixTime(ns int64) time.Time {
 	if ns == 0 {
 		return time.Time{}

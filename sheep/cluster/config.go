@@ -83,10 +83,10 @@ type Hooks interface {
 	Format(s Settings) error
 
 	// Ownership is called when the owner of a VDI changes, on all nodes; the
-	// zero Ownership stands for none. It must not block. The gateway that is
-	// old.Owner, and not new.Owner with the same generation, stops admitting,
-	// waits for what is in flight, flushes, and calls Drained with old's
-	// generation, unless it gave the VDI up by Disown itself.
+	// zero Ownership stands for none. A node that joins is told so of all VDIs
+	// that have owners. It must not block. If new is Draining and old was not
+	// (nor zero), the gateway that is old.Owner stops admitting, waits for what
+	// is in flight, flushes, and calls Drained with old's generation.
 	Ownership(vid sheep.VDIID, old, new Ownership)
 
 	// Stop is called at most once: the cluster shuts down (sheep.ErrShutdown),

@@ -30,8 +30,7 @@ func (o Ownership) String() string {
 	return s
 }
 
-// An owner is an Ownership and who has to drain before it counts. Without an
-// Owner it keeps a gateway in mind that lost the VDI and has not drained yet.
+// An owner is an Ownership and who has to drain before it counts.
 type owner struct {
 	Ownership
 	prev    sheep.Incarnation // 0 if nobody has to drain
@@ -44,21 +43,21 @@ type ownerChange struct {
 }
 
 // ownership returns who owns a VDI, none if nobody does.
-func (s *state) ownership(vid sheep.VDIID) Ownership {
-	if o := s.owners[vid]; o.Owner != 0 {
-		return o.Ownership
-	}
-	return Ownership{}
-}
+func (s *state) ownership(vid sheep.VDIID) Ownership { return s.owners[vid].Ownership }
 
-// setOwner records an ownership and what changed.
+// setOwner records an ownership and what changed. A VDI that nobody owns while
+// the gateway before still drains goes back to that one, which has to drain all
+// the same: until then others must neither write nor read past it.
 func (s *state) setOwner(vid sheep.VDIID, o owner, fx *effects) {
 	old := s.ownership(vid)
-	o.Draining = o.Owner != 0 && o.prev != 0
-	if o.Owner == 0 {
-		o.Ownership = Ownership{}
+	switch {
+	case o.Owner == 0 && o.prev == 0:
+		o = owner{}
+	case o.Owner == 0:
+		o.Ownership = Ownership{Owner: o.prev, Node: s.member(o.prev).node, Generation: sheep.Generation(s.index)}
 	}
-	if o == (owner{}) {
+	o.Draining = o.prev != 0
+	if o.Owner == 0 {
 		delete(s.owners, vid)
 	} else {
 		s.owners[vid] = o
@@ -167,9 +166,10 @@ func (m handOverMsg) apply(s *state, from *member, _ *Entry, fx *effects) error 
 	return nil
 }
 
-// owns returns nil if m owns a VDI with the generation, and no plan does.
+// owns returns nil if m may write a VDI with the generation, of itself and not
+// for a plan.
 func (s *state) owns(m *member, vid sheep.VDIID, gen sheep.Generation) error {
-	if o := s.owners[vid]; o.Owner != m.inc || o.Generation != gen || o.Plan {
+	if o := s.owners[vid]; o.Owner != m.inc || o.Generation != gen || o.Draining || o.Plan {
 		return sheep.ErrStaleOwner
 	}
 	return nil

@@ -83,7 +83,7 @@ func (v *invariants) test(t *testing.T, s *state, fx effects) {
 		v.gens[o.vid] = o.new.Generation
 	}
 	for vid, o := range s.owners {
-		if o.Owner != 0 && s.member(o.Owner) == nil {
+		if s.member(o.Owner) == nil {
 			t.Fatalf("[%d] owner of %v is no member: %v", s.index, vid, o.Ownership)
 		}
 		if o.prev != 0 && s.member(o.prev) == nil {

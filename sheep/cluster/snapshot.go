@@ -186,7 +186,7 @@ func (d *decoder) owner() (sheep.VDIID, owner) {
 	o.Plan = d.bool()
 	o.prev = d.inc()
 	o.prevGen = d.gen()
-	o.Draining = o.Owner != 0 && o.prev != 0
+	o.Draining = o.prev != 0
 	return vid, o
 }
 

@@ -91,9 +91,11 @@ type driver struct {
 	self    sheep.Incarnation // guarded by mu; 0 before Run
 	applied int               // guarded by mu; entries that the machine has seen
 	moved   chan struct{}     // guarded by mu; closed when applied grows
+	ended   bool              // guarded by mu; Run has returned
 }
 
 func (d *driver) Run(ctx context.Context, self cluster.Self, m cluster.Machine) error {
+	defer d.end()
 	if err := m.Restore(0, nil); err != nil {
 		return err
 	}
@@ -138,10 +140,22 @@ func (d *driver) advance(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.applied = n
+	d.wake()
+}
+
+// wake wakes those in Sync; the caller holds mu.
+func (d *driver) wake() {
 	if d.moved != nil {
 		close(d.moved)
 		d.moved = nil
 	}
+}
+
+func (d *driver) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	d.wake()
 }
 
 // leave logs that a member leaves of itself, unless it was expelled.
@@ -190,6 +204,10 @@ func (d *driver) Sync(ctx context.Context) error {
 		if d.applied >= want {
 			d.mu.Unlock()
 			return nil
+		}
+		if d.ended {
+			d.mu.Unlock()
+			return fmt.Errorf("%w: not a member", sheep.ErrCluster)
 		}
 		if d.moved == nil {
 			d.moved = make(chan struct{})

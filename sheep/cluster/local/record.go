@@ -13,7 +13,9 @@ var le = binary.LittleEndian
 
 const (
 	recordMagic  = 0x9e5a10c6
+	recordEnd    = 0x21d8e37b // no byte of it occurs in the magic
 	recordHeader = 40
+	recordFrame  = recordHeader + 4
 	maxData      = cluster.MaxJoin + 64
 )
 
@@ -31,7 +33,7 @@ const (
 //
 //	offset  size  field
 //	     0     4  magic
-//	     4     4  CRC-32C of what follows, started with the salt of the log file
+//	     4     4  CRC-32C of what follows but the end mark, started with the log file's salt
 //	     8     4  length of the data
 //	    12     1  kind
 //	    13     3  zero
@@ -39,6 +41,7 @@ const (
 //	    24     8  number of the record among the author's
 //	    32     8  time, nanoseconds since 1970 by the author's clock
 //	    40        data
+//	           4  end mark, so that the begin of the next record cannot complete a torn one
 //
 // The salt makes it impossible that bytes of one log, or of a message that
 // somebody chose, pass for a record of another.
@@ -62,7 +65,7 @@ func (r record) append(b []byte, salt uint32) []byte {
 	b = le.AppendUint64(b, uint64(r.time))
 	b = append(b, r.data...)
 	le.PutUint32(b[start+4:], checksum(salt, b[start+8:]))
-	return b
+	return le.AppendUint32(b, recordEnd)
 }
 
 func checksum(salt uint32, b []byte) uint32 {
@@ -82,11 +85,12 @@ func decodeRecord(b []byte, salt uint32) (r record, size int, more bool) {
 	if le.Uint32(b) != recordMagic || n > maxData {
 		return record{}, 0, false
 	}
-	size = recordHeader + n
+	size = recordFrame + n
 	if len(b) < size {
 		return record{}, 0, true
 	}
-	if le.Uint32(b[4:]) != checksum(salt, b[8:size]) {
+	end := recordHeader + n
+	if le.Uint32(b[end:]) != recordEnd || le.Uint32(b[4:]) != checksum(salt, b[8:end]) {
 		return record{}, 0, false
 	}
 	return record{
@@ -94,7 +98,7 @@ func decodeRecord(b []byte, salt uint32) (r record, size int, more bool) {
 		author: sheep.Incarnation(le.Uint64(b[16:])),
 		number: le.Uint64(b[24:]),
 		time:   int64(le.Uint64(b[32:])),
-		data:   b[recordHeader:size:size],
+		data:   b[recordHeader:end:end],
 	}, size, false
 }
 
