@@ -25,11 +25,10 @@ type config struct {
 	vnodes       uint16 // given by the operator; 0 means automatic
 	gateway      bool   // store nothing: no vnodes, no space
 	driver       string // "local"
-	driverOption string // what followed the driver's name, or empty; a path is absolute
+	driverOption string // what followed the driver's name, as an absolute path, or empty
 
 	// The store and recovery.
 	noSync      bool
-	directIO    bool
 	journalSize int64 // bytes of the write journal; 0 means the store's default
 	recovery    recoveryThrottle
 

@@ -76,14 +76,14 @@ Clients and other nodes reach this sheep at 192.168.1.1 only. Unless --myaddr
 says otherwise it is also the address that the other nodes are told.
 `
 	clusterHelp = `Drivers:
-	local[:FILE]  all sheep of the cluster run on this machine and share FILE
+	local[:PATH]  all sheep of the cluster run on this machine and share PATH
 	corosync      not supported yet
 	zookeeper:HOST:PORT[,HOST:PORT...][/PATH][,timeout=MS]
 	              not supported yet
 
 Example:
 	$ sheep -c local:/tmp/second-cluster ...
-Sheep that name different files belong to different clusters.
+Sheep that name different paths belong to different clusters.
 `
 	ioAddrHelp = `Items, separated by commas:
 	host=  IP address for the traffic of objects between nodes
@@ -91,8 +91,7 @@ Sheep that name different files belong to different clusters.
 
 Example:
 	$ sheep -i host=10.0.0.1,port=7002 ...
-Objects travel between the nodes by way of 10.0.0.1. When that does not answer, the
-nodes use the first address.
+Objects travel between the nodes by way of 10.0.0.1, all else by way of the first address.
 `
 	journalHelp = `Items, separated by commas:
 	size=  size of the journal, at least 64M

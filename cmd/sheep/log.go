@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 
@@ -39,6 +40,11 @@ func openLogs(cfg config) (*openLog, error) {
 		var sink *logging.Syslog
 		sink, late = logging.NewSyslog()
 		l.sink, opts.Stamped = sink, true
+		// The system's log takes records only; a crash is described in the file.
+		if f, err := os.OpenFile(filepath.Join(cfg.logs.dir, logging.FileName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+			catchCrash(f)
+			f.Close()
+		}
 	default:
 		file, err := logging.OpenFile(cfg.logs.dir, catchCrash)
 		if err != nil {

@@ -25,7 +25,9 @@ func options() []option {
 	return []option{
 		{letter: "b", name: "bindaddr", about: "listen on this IP address only (default: all addresses)", detail: bindHelp, set: (*parser).setBind},
 		{letter: "c", name: "cluster", about: "how nodes find each other: driver[:option] (default: local)", detail: clusterHelp, set: (*parser).setCluster},
-		{letter: "D", name: "directio", about: "go around the page cache for stored objects", toggle: func(p *parser) error { p.cfg.directIO = true; return nil }},
+		{letter: "D", name: "directio", about: "go around the page cache (accepted, without effect)", toggle: func(p *parser) error {
+			return p.info("--directio has no effect: objects are always read and written through the page cache")
+		}},
 		{letter: "f", name: "foreground", about: "do not become a daemon", toggle: func(p *parser) error { p.cfg.foreground = true; return nil }},
 		{letter: "g", name: "gateway", about: "serve clients, but store nothing", toggle: func(p *parser) error { p.cfg.gateway = true; return nil }},
 		{letter: "h", name: "help", about: "show this help and exit", toggle: func(*parser) error { return &exit{stdout: help()} }},

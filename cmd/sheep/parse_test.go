@@ -58,12 +58,15 @@ func TestParse(t *testing.T) {
 			c.logs.destination = toSyslog
 			c.notices = notices("--upgrade: there is nothing to upgrade, every layout that can be read is used as it is")
 		}},
-		{"toggles", []string{"-Dfgn"}, func(c *config) { c.directIO, c.foreground, c.gateway, c.noSync = true, true, true, true }},
-		{"long names", strings.Fields("--directio --foreground --gateway --nosync"), func(c *config) {
-			c.directIO, c.foreground, c.gateway, c.noSync = true, true, true, true
+		{"toggles", []string{"-fgn"}, func(c *config) { c.foreground, c.gateway, c.noSync = true, true, true }},
+		{"long names", strings.Fields("--foreground --gateway --nosync"), func(c *config) {
+			c.foreground, c.gateway, c.noSync = true, true, true
 		}},
-		{"shortened long names", strings.Fields("--dir --fore --zo=4 --vn 5"), func(c *config) {
-			c.directIO, c.foreground, c.zone, c.vnodes = true, true, 4, 5
+		{"shortened long names", strings.Fields("--fore --zo=4 --vn 5 --n"), func(c *config) {
+			c.foreground, c.zone, c.vnodes, c.noSync = true, 4, 5, true
+		}},
+		{"around the page cache", []string{"-D"}, func(c *config) {
+			c.notices = notices("--directio has no effect: objects are always read and written through the page cache")
 		}},
 		{"an address to listen on is also told", []string{"-b", "192.168.1.5"}, func(c *config) {
 			c.bind, c.myAddr, c.zone = netip.MustParseAddr("192.168.1.5"), netip.MustParseAddr("192.168.1.5"), 0x0501a8c0
@@ -277,13 +280,13 @@ func TestHelpAndVersionEndAtOnce(t *testing.T) {
 }
 
 func TestHelpIsAsReviewed(t *testing.T) {
-	text := strings.ReplaceAll(help(), sheep.Version(), "VERSION")
+	texts := []string{strings.ReplaceAll(help(), sheep.Version(), "VERSION")}
 	for _, o := range options() {
 		if o.detail != "" {
-			text += "\n=== sheep -" + o.letter + "\n" + o.detail
+			texts = append(texts, "=== sheep -"+o.letter+"\n"+o.detail)
 		}
 	}
-	golden(t, "help.txt", text)
+	golden(t, "help.txt", strings.Join(texts, "\n"))
 }
 
 func TestWhichOptionsExplainThemselves(t *testing.T) {

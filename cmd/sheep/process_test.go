@@ -383,11 +383,18 @@ func TestForegroundEndsWithStatus(t *testing.T) {
 }
 
 func TestACrashIsInTheLog(t *testing.T) {
-	r := sheepIn(t, "crash when ready", "-f", "ST", "-P", "ST.pid")
-	if got := r.status(); got != 2 {
-		t.Errorf("status %d, want 2", got)
+	for _, destination := range []string{"dst=default", "dst=syslog"} {
+		r := sheepIn(t, "crash when ready", "-f", "-l", destination, "ST")
+		if got := r.status(); got != 2 {
+			t.Errorf("%s: status %d, want 2", destination, got)
+		}
+		r.contains("the log", r.log(), "panic: the node panics late", "goroutine ")
 	}
-	r.contains("the log", r.log(), "panic: the node panics late", "goroutine ")
+}
+
+func TestThePidFileOfACrashIsNotInTheWay(t *testing.T) {
+	r := sheepIn(t, "crash when ready", "-f", "ST", "-P", "ST.pid")
+	r.status()
 	if _, err := os.Stat(r.dir + ".pid"); err != nil {
 		t.Errorf("the pid file of a crash stays: %v", err)
 	}

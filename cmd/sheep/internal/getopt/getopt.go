@@ -51,6 +51,14 @@ func Parse(args []string, options []Option, set func(name, value string) error) 
 			f.NoOptDefVal = noArgument
 		}
 	}
+	for _, arg := range args {
+		if arg == "--" {
+			break
+		}
+		if strings.HasPrefix(arg, "-test.") { // pflag would skip it silently
+			return nil, &Error{Text: "invalid option -- 't'"}
+		}
+	}
 	var ambiguous error
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		full, err := complete(options, name)
@@ -106,11 +114,7 @@ func complete(options []Option, s string) (string, error) {
 	case 1:
 		return found[0], nil
 	}
-	text := fmt.Sprintf("option '--%s' is ambiguous; possibilities:", s)
-	for _, name := range found {
-		text += " '--" + name + "'"
-	}
-	return noArgument, &Error{Text: text}
+	return noArgument, &Error{Text: fmt.Sprintf("option '--%s' is ambiguous; possibilities: '--%s'", s, strings.Join(found, "' '--"))}
 }
 
 // worded turns an error of pflag into one in the words of getopt.

@@ -48,6 +48,7 @@ func TestParse(t *testing.T) {
 		{"no argument for a name", "--port", "", "", "option '--port' requires an argument"},
 		{"an argument that is not wanted", "--foreground=1", "", "", "option '--foreground' doesn't allow an argument"},
 		{"an error of the caller", "-p bad -Q", "port=bad", "", "no good"},
+		{"an option of Go's tests", "-test.v", "", "", "invalid option -- 't'"},
 		{"three dashes", "---foo", "", "", "unrecognized option '---foo'"},
 	}
 	for _, test := range tests {
