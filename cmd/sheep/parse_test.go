@@ -290,17 +290,17 @@ func TestHelpIsAsReviewed(t *testing.T) {
 }
 
 func TestWhichOptionsExplainThemselves(t *testing.T) {
-	var letters string
+	var letters []string
 	for _, o := range options() {
 		if o.detail != "" {
-			letters += o.letter
+			letters = append(letters, o.letter)
 		}
 		if (o.set == nil) == (o.toggle == nil) {
 			t.Errorf("option %s needs one of set and toggle", o.name)
 		}
 	}
-	if want := "bcijlrRVyz"; letters != want {
-		t.Errorf("got %s, want %s", letters, want)
+	if got, want := strings.Join(letters, ""), "bcijlrRVyz"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
