@@ -28,7 +28,7 @@ func (d *Daemon) newVDI(r *Request) {
 // delVDI serves DEL_VDI.
 func (d *Daemon) delVDI(r *Request) {
 	v, err := named(r, d.Operations.Delete)
-	d.vdiReply(r, v, err)
+	d.vdiReply(r, sheep.VDI{ID: v.ID}, err) // of what is gone only the number is told
 }
 
 // getVDIInfo serves GET_VDI_INFO.
