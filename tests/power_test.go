@@ -136,20 +136,13 @@ func TestOneDiskLosesItsPower(t *testing.T) {
 	for _, cl := range clients {
 		cl.start(t.Context(), t, stop)
 	}
-	c.Until("some writes", func(context.Context) error { return wrote(clients, 100) })
+	more := counter(clients)
+	c.Until("some writes", func(context.Context) error { return more(100) })
 	disks[2].Cut(seed)
-	before := make([]int64, len(clients))
-	for i, cl := range clients {
-		before[i] = cl.load.Writes()
-	}
+	more = counter(clients)
 	c.Until("writes after the cut", func(context.Context) error {
 		failed(t, clients)
-		for i, cl := range clients {
-			if cl.load.Writes() < before[i]+100 {
-				return fmt.Errorf("%s has made %d since", cl.name, cl.load.Writes()-before[i])
-			}
-		}
-		return nil
+		return more(100)
 	})
 	c.Nodes[2].Kill()
 	c.Nodes[2].Start()
@@ -165,12 +158,19 @@ func TestOneDiskLosesItsPower(t *testing.T) {
 	}
 }
 
-// wrote reports whether each client has made n writes.
-func wrote(clients []*client, n int64) error {
-	for _, cl := range clients {
-		if w := cl.load.Writes(); w < n {
-			return fmt.Errorf("%s has made %d", cl.name, w)
-		}
+// counter returns a function that says whether each client has made n writes
+// since.
+func counter(clients []*client) func(n int64) error {
+	before := make([]int64, len(clients))
+	for i, cl := range clients {
+		before[i] = cl.load.Writes()
 	}
-	return nil
+	return func(n int64) error {
+		for i, cl := range clients {
+			if made := cl.load.Writes() - before[i]; made < n {
+				return fmt.Errorf("%s has made %d", cl.name, made)
+			}
+		}
+		return nil
+	}
 }

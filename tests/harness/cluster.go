@@ -154,6 +154,10 @@ func (c *Cluster) cleanup() {
 			c.t.Logf("the end of node %d's log:\n%s", n.ID, tail(n.Log(), 40))
 		}
 	}
+	if c.t.Failed() && os.Getenv("SHEEP_TEST_KEEP") == "1" {
+		c.t.Logf("keeping %s", c.Dir)
+		return
+	}
 	if err := os.RemoveAll(c.Dir); err != nil {
 		c.t.Error(err)
 	}
