@@ -8,17 +8,22 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sheepdog/sheep/client"
+	"sheepdog/sheep/proto"
 )
 
 // A step is one command line of the comparison with C's dog, run by both on a
 // cluster of C's that each of them finds just formatted.
 type step struct {
-	line  string // what the shell is to run; dog is one of the two
-	want  string // our output if it is to differ from C's, exit status included
-	extra string // what ours says in addition, at the start
+	line   string                      // what the shell is to run; dog is one of the two
+	before func(*testing.T, *cCluster) // happens before it, if set
+	sorted bool                        // the order of the output's lines says nothing
+	status int                         // our exit status where it is to differ from C's, which is 0
 }
 
 // steps is a life of a cluster. Names are chosen so that numbers of VDIs do not
@@ -171,6 +176,53 @@ func steps() []step {
 	}
 }
 
+// lockSteps is about VDIs that are open.
+func lockSteps() []step {
+	return []step{
+		{line: "dog vdi create bar 10M"},
+		{line: "dog vdi create zero 10M"},
+		{line: "dog vdi snapshot -s s1 zero"},
+		{line: "dog vdi lock list", before: func(t *testing.T, c *cCluster) {
+			c.lock(t, "bar", "", 0, proto.LockNormal)
+			c.lock(t, "zero", "", 1, proto.LockShared)
+			c.lock(t, "zero", "", 0, proto.LockShared)
+			c.lock(t, "zero", "s1", 2, proto.LockNormal)
+		}},
+		{line: "dog vdi lock unlock bar"},
+		{line: "dog vdi lock list"},
+		{line: "dog vdi lock unlock bar"},
+		{line: "dog vdi lock unlock -s s1 zero"},
+		{line: "dog vdi lock list"},
+	}
+}
+
+// damageSteps is about copies that are lost or differ.
+func damageSteps() []step {
+	at := func(n int) string { return fmt.Sprintf("007c2b25%08x", n) }
+	return []step{
+		{line: "dog vdi create test 20M"},
+		{line: "head -c 20000000 /dev/zero | tr '\\0' a | dog vdi write test"},
+		{line: "dog vdi check test"},
+		{line: "dog vdi check -e test", sorted: true, before: func(t *testing.T, c *cCluster) {
+			c.damage(t, 0, at(0), false)
+			c.damage(t, 1, at(1), false)
+			c.damage(t, 2, at(1), false)
+			c.damage(t, 0, "807c2b2500000000", false)
+			c.damage(t, 2, at(2), true)
+		}},
+		{line: "dog vdi check test", sorted: true},
+		{line: "dog vdi check -e test"},
+		{line: "dog vdi check test"},
+		{line: "dog vdi read test | sha1sum"},
+		{line: "dog vdi check test", sorted: true, status: 1, before: func(t *testing.T, c *cCluster) {
+			for i := range 3 {
+				c.damage(t, i, at(3), false)
+			}
+		}},
+		{line: "dog cluster check", sorted: true, status: 1},
+	}
+}
+
 // TestAgainstC runs the same command lines with C's dog and with ours and
 // compares everything that they print, and what they leave behind.
 func TestAgainstC(t *testing.T) {
@@ -180,25 +232,47 @@ func TestAgainstC(t *testing.T) {
 	}
 	c := startC(t, sheep, theirs)
 	ours := build(t)
-	run := func(program string) []string {
-		if out := c.shell(t, theirs, "dog cluster format -f -c 2"); out != "using backend plain store\nexit status 0\n" {
-			t.Fatalf("cluster format: %s", out)
-		}
-		var outs []string
-		for _, s := range steps() {
-			outs = append(outs, mask(c.shell(t, program, s.line)))
-		}
-		return outs
+	for _, test := range []struct {
+		name   string
+		format string
+		steps  []step
+	}{
+		{"the life of some VDIs", "-c 2", steps()},
+		{"VDIs that are open", "-c 2 -l", lockSteps()},
+		{"copies that are damaged", "-c 3", damageSteps()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want, got := c.play(t, theirs, test.format, test.steps), c.play(t, ours, test.format, test.steps)
+			for i, s := range test.steps {
+				if s.status != 0 {
+					want[i] = strings.Replace(want[i], "exit status 0\n", fmt.Sprintf("exit status %d\n", s.status), 1)
+				}
+				if got[i] != want[i] {
+					t.Errorf("%s\ngot:\n%s\nwant:\n%s", s.line, got[i], want[i])
+				}
+			}
+		})
 	}
-	want, got := run(theirs), run(ours)
-	for i, s := range steps() {
-		if s.want != "" {
-			want[i] = s.want
-		}
-		if got[i] != s.extra+want[i] {
-			t.Errorf("%s\ngot:\n%s\nwant:\n%s", s.line, got[i], s.extra+want[i])
-		}
+}
+
+// play formats the cluster and returns what a program prints at each step.
+func (c *cCluster) play(t *testing.T, program, format string, steps []step) []string {
+	t.Helper()
+	if out := c.shell(t, program, "dog cluster format -f "+format); out != "using backend plain store\nexit status 0\n" {
+		t.Fatalf("cluster format: %s", out)
 	}
+	var outs []string
+	for _, s := range steps {
+		if s.before != nil {
+			s.before(t, c)
+		}
+		out := mask(c.shell(t, program, s.line))
+		if s.sorted {
+			out = strings.Join(slices.Sorted(strings.Lines(out)), "")
+		}
+		outs = append(outs, out)
+	}
+	return outs
 }
 
 // mask hides what differs from run to run: times, and how full disks are.
@@ -218,7 +292,42 @@ func mask(out string) string {
 }
 
 // A cCluster is three daemons of C's.
-type cCluster struct{ port int }
+type cCluster struct {
+	port int
+	dir  string // of the stores n0, n1 and n2
+}
+
+// lock locks a VDI through node i.
+func (c *cCluster) lock(t *testing.T, name, tag string, i int, kind proto.LockType) {
+	t.Helper()
+	conn, err := client.Dial(t.Context(), fmt.Sprintf("127.0.0.1:%d", c.port+i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	h := proto.Header{Version: proto.ClientVersion, Op: proto.OpLockVDI, Flags: proto.FlagWrite, Body: proto.VDIBody{Type: kind}.Body()}
+	resp, _, err := conn.Do(t.Context(), h, proto.AppendLookup(nil, name, tag), nil)
+	if err != nil || resp.Result != proto.ResultSuccess {
+		t.Fatalf("lock %s: %v, %v", name, resp.Result, err)
+	}
+}
+
+// damage removes node i's copy of an object or replaces it by one that differs.
+func (c *cCluster) damage(t *testing.T, i int, object string, change bool) {
+	t.Helper()
+	path := filepath.Join(c.dir, fmt.Sprintf("n%d", i), "obj", object)
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.Remove(path) // with its attributes, where C keeps the digest
+	}
+	if err == nil && change {
+		b[12345]++
+		err = os.WriteFile(path, b, 0o640)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 const firstPort = 7950
 
@@ -226,7 +335,7 @@ const firstPort = 7950
 func startC(t *testing.T, sheep, dog string) *cCluster {
 	t.Helper()
 	dir := t.TempDir()
-	c := &cCluster{port: firstPort}
+	c := &cCluster{port: firstPort, dir: dir}
 	for i := range 3 {
 		store := filepath.Join(dir, fmt.Sprintf("n%d", i))
 		pid := store + ".pid"
