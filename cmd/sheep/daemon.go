@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"sheepdog/cmd/sheep/internal/logging"
@@ -33,13 +34,15 @@ func (p *program) daemonise(cfg config, st stage) int {
 		return 1
 	}
 	defer r.Close()
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT) // before there is a daemon that could be forgotten
 	cmd, err := p.startDaemon(st, w)
 	w.Close()
 	if err != nil {
 		p.complain(cfg, fmt.Sprintf("become a daemon: %v", err))
 		return 1
 	}
-	defer passSignals(cmd.Process)()
+	defer passSignals(stop, cmd.Process)()
 
 	report, err := io.ReadAll(io.LimitReader(r, maxReport))
 	if string(report) == started {
@@ -94,23 +97,22 @@ func executable() (string, error) {
 
 // passSignals lets the daemon end when its parent is told to end. The function
 // that it returns stops that.
-func passSignals(daemon *os.Process) func() {
-	c := make(chan os.Signal, 1)
+func passSignals(stop <-chan os.Signal, daemon *os.Process) func() {
 	done := make(chan struct{})
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		for {
 			select {
-			case <-c:
+			case <-stop:
 				daemon.Signal(syscall.SIGTERM) // fails if it has ended, which is as well
 			case <-done:
 				return
 			}
 		}
-	}()
+	})
 	return func() {
-		signal.Stop(c)
 		close(done)
+		wg.Wait()
 	}
 }
 
