@@ -44,10 +44,9 @@ const (
 //	     0     4  magic
 //	     4     4  stage
 //	     8     8  index of the plan
-const (
-	stageMagic = 0x42676853 // "ShgB"
-	stageSize  = 16
-)
+//
+// Who only knows names and policies sees the inode of a deleted VDI.
+const stageMagic = 0x42676853 // "ShgB"
 
 func (b *birth) involved() []sheep.VDIID {
 	ids := []sheep.VDIID{b.child.ID}
@@ -114,9 +113,10 @@ func (b *birth) record(s stage) []byte {
 // share makes the inode and raises the counts of base.
 func (b *birth) share(ctx context.Context, at stage) error {
 	if at < counts {
-		first := make([]byte, unusedField, unusedField+stageSize)
-		first = append(first, b.record(images)...)
-		w := sheep.Write{Data: first, Create: true, Durable: true}
+		nameless := b.header()
+		nameless.Name, nameless.CreateTime = "", 0
+		copy(nameless.Unused[:], b.record(images))
+		w := sheep.Write{Data: nameless.Append(nil), Create: true, Durable: true}
 		if err := b.next.Write(ctx, Ref(b.child, sheep.InodeObject(b.child.ID)), &w); err != nil {
 			return as(proto.ErrVDIWrite, err)
 		}
@@ -221,8 +221,14 @@ func (b *birth) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	header := b.header()
+	return write(ctx, b.next, b.child, nameField, header.Append(nil))
+}
+
+// header returns the header of the child.
+func (b *birth) header() proto.InodeHeader {
 	copies, policy := b.child.Policy.Wire()
-	header := proto.InodeHeader{
+	return proto.InodeHeader{
 		Name:       b.child.Name,
 		CreateTime: b.time,
 		Size:       b.size,
@@ -233,7 +239,6 @@ func (b *birth) finish(ctx context.Context) error {
 		VDI:        b.child.ID,
 		Parent:     b.child.Parent,
 	}
-	return write(ctx, b.next, b.child, nameField, header.Append(nil))
 }
 
 // undo takes back what share has done, in an order that lets the plan be run

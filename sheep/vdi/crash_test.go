@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -151,9 +152,7 @@ func (m model) store(id sheep.VDIID, i uint32, stamp uint64) {
 
 func (m model) copy(from, to sheep.VDIID) {
 	m[to] = map[uint32][64]byte{}
-	for i, b := range m[from] {
-		m[to][i] = b
-	}
+	maps.Copy(m[to], m[from])
 }
 
 // check verifies that every disk holds what it should.

@@ -16,9 +16,6 @@ var (
 	_ sheep.Flusher = (*Guard)(nil)
 )
 
-// maxMoves bounds how often a request follows a VDI from one owner to the next.
-const maxMoves = 64
-
 // A Guard is the link between clients and the gateway. It implements
 // sheep.Objects; of the references that it is given only the IDs count, the
 // rest it knows better.
@@ -164,21 +161,21 @@ func (g *Guard) Decref(ctx context.Context, id sheep.ObjectID, generation, count
 }
 
 // atOwner runs local, or forward if another gateway is the owner, until the
-// owner has done it.
+// owner has done it: a VDI may move meanwhile. Both wait for news of the owner
+// before they say that it is another one.
 func atOwner(ctx context.Context, local, forward func() error) error {
-	var err error
-	for range maxMoves {
-		if err = local(); !errors.Is(err, sheep.ErrNotOwner) {
-			return err
+	for {
+		err := local()
+		if errors.Is(err, sheep.ErrNotOwner) {
+			err = forward()
 		}
-		if err = forward(); !errors.Is(err, sheep.ErrNotOwner) {
+		if !errors.Is(err, sheep.ErrNotOwner) {
 			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
-	return err
 }
 
 // resolve looks up the VDI that id belongs to and completes the reference.

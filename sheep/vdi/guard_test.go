@@ -10,6 +10,7 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/vdi"
 )
 
 func TestGuardRefuses(t *testing.T) {
@@ -229,7 +230,7 @@ func TestUnsharedMapWritesAreSmall(t *testing.T) {
 	}
 }
 
-// TestDecrefIsForwarded releases through a gateway that owns neither the disk
+// TestOwnersAreFollowed releases through a gateway that owns neither the disk
 // nor the ledger.
 func TestOwnersAreFollowed(t *testing.T) {
 	w := newWorld(t, 3)
@@ -377,6 +378,27 @@ func TestLockedVDIs(t *testing.T) {
 		delete(w.locks, v.ID)
 		if c.want != nil {
 			g.must(g.ops.Delete(t.Context(), "test", "", 0))
+		}
+	}
+}
+
+// nowhere takes all requests.
+type nowhere struct{ vdi.Next }
+
+func (nowhere) Read(context.Context, sheep.Ref, []byte, uint32) error { return nil }
+func (nowhere) Write(context.Context, sheep.Ref, *sheep.Write) error  { return nil }
+func (nowhere) VDI(id sheep.VDIID) (sheep.VDI, bool) {
+	return sheep.VDI{ID: id, Policy: sheep.Replicated(3), BlockShift: 22}, true
+}
+func (nowhere) VDIs() []sheep.VDI { return nil }
+
+func BenchmarkGuardWrite(b *testing.B) {
+	g := vdi.NewGuard(nowhere{}, nowhere{}, vdi.GuardConfig{})
+	w := &sheep.Write{Data: make([]byte, 4096)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := g.Write(b.Context(), sheep.Ref{ID: sheep.DataObject(1, 1)}, w); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

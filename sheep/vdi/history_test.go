@@ -430,3 +430,38 @@ func TestAttributes(t *testing.T) {
 	g.snapshot(v, "s")
 	do(0, "k1", "", nil)
 }
+
+// TestHeadWithSuccessorIsASnapshot is about a cluster that lost its log between
+// the last two steps of a snapshot: two inodes look like heads.
+func TestHeadWithSuccessorIsASnapshot(t *testing.T) {
+	w := newWorld(t, 1)
+	g := w.gateways[0]
+	old := g.create("test", 1<<20)
+	head := g.snapshot(old, "tag")
+	w.objects[sheep.InodeObject(old.ID)].zero(520, 8)
+	old.Snapshot = false
+	w.table[old.ID] = old
+	if v := g.must(g.ops.Lookup(t.Context(), "test", "", 0)); v.ID != head.ID {
+		t.Errorf("the head is %v, want %v", v.ID, head.ID)
+	}
+	if v := g.must(g.ops.Lookup(t.Context(), "test", "tag", 0)); v.ID != old.ID {
+		t.Errorf("the tag finds %v, want %v", v.ID, old.ID)
+	}
+}
+
+// TestLookupWaitsForTheEndOfAPlan has an inode that says snapshot while the
+// table does not yet: the answer must be that after the plan.
+func TestLookupWaitsForTheEndOfAPlan(t *testing.T) {
+	w := newWorld(t, 1)
+	g := w.gateways[0]
+	old := g.create("test", 1<<20)
+	before := w.clone(t)
+	head := g.snapshot(old, "")
+	g.w.table, before.table = before.table, g.w.table
+	plans := w.plans
+	w.ending = func() { w.table = before.table }
+	v, err := g.ops.Lookup(t.Context(), "test", "", 0)
+	if err != nil || v.ID != head.ID || w.plans != plans+1 {
+		t.Errorf("lookup found %v, %v with %d plans; want %v with one", v.ID, err, w.plans-plans, head.ID)
+	}
+}

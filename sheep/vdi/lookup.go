@@ -62,8 +62,14 @@ type search struct {
 
 func (s *search) run(ctx context.Context) (sheep.VDI, error) {
 	head := false
-	for _, v := range s.o.named(s.Name) {
+	family := s.o.named(s.Name)
+	for _, v := range family {
 		snapshot, err := s.isSnapshot(ctx, v)
+		if !snapshot && err == nil && v.SnapID < lastSnapID(family) {
+			// It has a successor: the cluster went down in the very moment
+			// between the last two steps of a snapshot.
+			snapshot = true
+		}
 		switch {
 		case s.missing && errors.Is(err, sheep.ErrNoObject):
 			return v, nil
@@ -136,11 +142,15 @@ func (o *Operations) readField(ctx context.Context, v sheep.VDI, off uint32, n i
 
 // nextSnapID returns the snapshot id of a new head of the name.
 func (o *Operations) nextSnapID(name string) uint32 {
+	return lastSnapID(o.named(name)) + 1
+}
+
+func lastSnapID(list []sheep.VDI) uint32 {
 	last := uint32(0)
-	for _, v := range o.named(name) {
+	for _, v := range list {
 		last = max(last, v.SnapID)
 	}
-	return last + 1
+	return last
 }
 
 // firstNumber returns the number that the first VDI of the name gets if it is free.

@@ -96,6 +96,7 @@ type world struct {
 	now         time.Time
 	repeat      bool           // run the next plan twice
 	deny        sheep.ObjectID // the next write to it fails, unless it creates it
+	ending      func()         // runs before the next plan, as the end of the one before
 	interrupted bool           // a client's request was
 
 	gateways []*gateway
@@ -387,6 +388,10 @@ func (p planner) Plan(ctx context.Context, kind uint8, payload []byte) ([]byte, 
 	w.planning.Lock()
 	defer w.planning.Unlock()
 	w.plans++
+	if w.ending != nil {
+		w.ending()
+		w.ending = nil
+	}
 	task := vdi.Task{Index: w.plans, Kind: kind, Payload: payload}
 	task.Freeze = func(_ context.Context, ids ...sheep.VDIID) error {
 		w.mu.Lock()
