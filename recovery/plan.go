@@ -2,6 +2,9 @@ package recovery
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/replica"
@@ -26,18 +29,18 @@ type verdict struct {
 // later. What is left are the epochs after the best copy's: if a member of one
 // of them is absent, it may hold something newer, and nothing can be said.
 func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep.Epoch) bool) (verdict, error) {
-	best := -1
+	best, bad := -1, false
 	for i, c := range copies {
 		if c.Trusted {
 			best = i
 			break
 		}
-		if best < 0 || better(c, copies[best]) {
+		if bad = bad || c.Bad; !c.Bad && (best < 0 || better(c, copies[best])) {
 			best = i
 		}
 	}
-	if best < 0 {
-		return verdict{source: -1}, nil
+	if bad && (best < 0 || !copies[best].Exists && !copies[best].Trusted) {
+		return verdict{}, fmt.Errorf("object %v: no copy can be read: %w", copies[self].ID, sheep.ErrIO)
 	}
 	if !copies[best].Trusted {
 		for e := copies[best].Current + 1; e <= now; e++ {
@@ -55,7 +58,7 @@ func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep
 	switch {
 	case best == self, !mine.Exists && !its.Exists:
 		v.same = true
-	case mine.Exists && its.Exists && mine.Written == its.Written:
+	case mine.Exists && its.Exists && !mine.Bad && mine.Written == its.Written:
 		v.compare = mine.Hot || its.Hot
 		v.same = !v.compare
 	}
@@ -71,4 +74,37 @@ func better(a, b replica.State) bool {
 		return a.Exists
 	}
 	return a.Written > b.Written
+}
+
+// accounted returns nil if the present nodes must have at least one copy of
+// every object. epochs are the members of the epochs from the last one for
+// which all copies were current, copies is the fewest that any object has.
+//
+// An object made in an epoch had a copy in as many zones as it has copies, or
+// as there were. If fewer zones are absent, one of them is present.
+func accounted(epochs [][]sheep.Node, present []sheep.Node, copies int) error {
+	here := make(map[netip.AddrPort]bool)
+	for _, n := range present {
+		here[n.Addr] = true
+	}
+	var absent []string
+	zones := make(map[sheep.ZoneID]bool)
+	for _, nodes := range epochs {
+		all := make(map[sheep.ZoneID]bool)
+		for _, n := range nodes {
+			if n.VNodes == 0 {
+				continue
+			}
+			all[n.Zone] = true
+			if !here[n.Addr] && !slices.Contains(absent, n.String()) {
+				absent = append(absent, n.String())
+				zones[n.Zone] = true
+			}
+		}
+		copies = min(copies, len(all))
+	}
+	if len(zones) < copies || len(absent) == 0 {
+		return nil
+	}
+	return fmt.Errorf("there may be objects that only absent nodes have (%s): %w", strings.Join(absent, ", "), sheep.ErrAgain)
 }

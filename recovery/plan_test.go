@@ -2,6 +2,7 @@ package recovery
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -97,6 +98,16 @@ func TestJudge(t *testing.T) {
 			self:   0, now: 5, gone: []sheep.Epoch{2, 3, 4}, want: verdict{source: 1, same: true},
 		},
 		{
+			name:   "a copy that cannot be read is fetched, though it was written as late",
+			copies: []replica.State{trusted(exists(3, 5)), {Exists: true, Bad: true, Written: 3}},
+			self:   1, now: 5, want: verdict{source: 0},
+		},
+		{
+			name:   "the only copy is not removed because it cannot be read",
+			copies: []replica.State{{Exists: true, Bad: true, Written: 3}, absent(0)},
+			self:   0, now: 5, err: sheep.ErrIO,
+		},
+		{
 			name:   "an object that nobody has does not exist",
 			copies: []replica.State{absent(5), absent(5)},
 			now:    5, want: verdict{source: -1, same: true},
@@ -110,6 +121,40 @@ func TestJudge(t *testing.T) {
 			}
 			if err == nil && got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestAccounted(t *testing.T) {
+	node := func(port uint16) sheep.Node {
+		return sheep.Node{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), VNodes: 128, Zone: sheep.ZoneID(port)}
+	}
+	nodes := func(ports ...uint16) (all []sheep.Node) {
+		for _, p := range ports {
+			all = append(all, node(p))
+		}
+		return all
+	}
+	tests := []struct {
+		name    string
+		epochs  [][]sheep.Node
+		present []sheep.Node
+		copies  int
+		want    error
+	}{
+		{"nobody is absent", [][]sheep.Node{nodes(1, 2, 3), nodes(1, 2)}, nodes(1, 2, 3), 1, nil},
+		{"fewer are absent than there are copies", [][]sheep.Node{nodes(1, 2, 3)}, nodes(1, 2), 2, nil},
+		{"as many are absent as there are copies", [][]sheep.Node{nodes(1, 2, 3)}, nodes(1), 2, sheep.ErrAgain},
+		{"a single copy may be on the one that is absent", [][]sheep.Node{nodes(1, 2, 3)}, nodes(1, 2), 1, sheep.ErrAgain},
+		{"an epoch with one node had one copy", [][]sheep.Node{nodes(1, 2, 3), nodes(3)}, nodes(1, 2), 3, sheep.ErrAgain},
+		{"those absent in different epochs add up", [][]sheep.Node{nodes(1, 2, 3, 4), nodes(1, 2, 3), nodes(1, 2)}, nodes(1, 2), 2, sheep.ErrAgain},
+		{"nothing has happened since all was current", nil, nodes(1), 3, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := accounted(tt.epochs, tt.present, tt.copies); !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
 			}
 		})
 	}

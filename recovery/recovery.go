@@ -51,6 +51,7 @@ type Cluster interface {
 	View() *cluster.View
 	Changed() <-chan struct{}
 	VDI(id sheep.VDIID) (sheep.VDI, bool)
+	VDIs() []sheep.VDI
 	MarkComplete(ctx context.Context, e sheep.Epoch) error
 }
 
@@ -86,6 +87,7 @@ type Recoverer struct {
 	claimed  sheep.Epoch                     // the store's durable word of the last life
 	verified map[sheep.ObjectID]sheep.Epoch  // verified one by one since complete
 	suspects map[sheep.ObjectID]sheep.Epoch  // hot when a member left; the epoch they were current in
+	bad      map[sheep.ObjectID]bool         // could not be read or written
 	pending  sheep.Epoch                     // if not 0, a member left and the intents are not yet gathered; the epoch before
 	rings    map[sheep.Epoch]*placement.Ring // of the epochs looked at
 	members  map[sheep.Epoch][]sheep.Node    // likewise
@@ -106,6 +108,7 @@ func New(self netip.AddrPort, st *store.Store, rep *replica.Replica, peers Peers
 		claimed:  st.Complete(),
 		verified: make(map[sheep.ObjectID]sheep.Epoch),
 		suspects: make(map[sheep.ObjectID]sheep.Epoch),
+		bad:      make(map[sheep.ObjectID]bool),
 		rings:    make(map[sheep.Epoch]*placement.Ring),
 		members:  make(map[sheep.Epoch][]sheep.Node),
 		changed:  make(chan struct{}),
@@ -135,6 +138,7 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	defer r.mu.Unlock()
 	clear(r.verified)
 	clear(r.suspects)
+	clear(r.bad)
 	clear(r.rings)
 	clear(r.members)
 	r.complete, r.claimed, r.pending = e, e, 0
@@ -155,14 +159,12 @@ func (r *Recoverer) Trusted(ref sheep.Ref) bool {
 // State says what this node's copy of the object is worth.
 func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	s := replica.State{ID: id, Hot: r.store.Hot(id)}
-	if info, err := r.store.Stat(id); err == nil {
-		s.Exists, s.Written = true, info.WriteEpoch
-	} else if !errors.Is(err, sheep.ErrNoObject) {
-		return s // unreadable: neither trusted nor current
-	}
+	info, err := r.store.Stat(id)
+	s.Exists, s.Written = !errors.Is(err, sheep.ErrNoObject), info.WriteEpoch
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.view == nil {
+	s.Bad = s.Exists && (err != nil || r.bad[id])
+	if r.view == nil || s.Bad {
 		return s
 	}
 	s.Trusted = r.trustedLocked(id)
@@ -192,6 +194,7 @@ func (r *Recoverer) markVerified(id sheep.ObjectID, e sheep.Epoch) {
 	}
 	r.verified[id] = e
 	delete(r.suspects, id)
+	delete(r.bad, id)
 	if r.complete == e && len(r.suspects) == 0 {
 		r.settled.Store(uint32(e))
 	}
@@ -226,6 +229,9 @@ func (r *Recoverer) currentLocked(id sheep.ObjectID) sheep.Epoch {
 	}
 	if since, ok := r.sinceLocked(id); ok {
 		e := r.heldLocked(id, since)
+		if e < since {
+			return 0 // it was never this node's
+		}
 		if r.pending != 0 {
 			e = min(e, r.pending)
 		}

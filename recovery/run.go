@@ -99,10 +99,34 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) error {
 	}
 	r.setProgress(Progress{Running: true, Total: uint64(len(ids))})
 	defer func() { r.setProgress(Progress{}) }()
-	if err := r.verifyAll(ctx, view, ids); err != nil {
+	if err := errors.Join(r.verifyAll(ctx, view, ids), r.allKnown(ctx, view)); err != nil {
 		return err
 	}
 	return r.declareComplete(ctx, view)
+}
+
+// allKnown returns nil if the members together store every object that there
+// is, so that an object which none of them has does not exist.
+func (r *Recoverer) allKnown(ctx context.Context, view *cluster.View) error {
+	var epochs [][]sheep.Node
+	for e := max(view.HealedEpoch, view.ForcedEpoch, 1); e < view.Epoch; e++ {
+		nodes := r.nodesOf(ctx, view, e)
+		if nodes == nil {
+			return fmt.Errorf("nobody knows the members of epoch %d: %w", e, sheep.ErrAgain)
+		}
+		epochs = append(epochs, nodes)
+	}
+	return accounted(epochs, view.Nodes, r.fewestCopies())
+}
+
+// fewestCopies returns the smallest number of copies that any object has when
+// there are nodes enough.
+func (r *Recoverer) fewestCopies() int {
+	fewest := r.policy(sheep.AttrObject(0, 0)).Width()
+	for _, v := range r.cluster.VDIs() {
+		fewest = min(fewest, v.Policy.Width())
+	}
+	return fewest
 }
 
 // gathered returns once the objects that a departed member's writes may have

@@ -43,6 +43,9 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		if err == nil {
 			continue
 		}
+		if errors.Is(err, sheep.ErrIO) {
+			return err // no copy can be read: waiting will not help
+		}
 		if !logged {
 			r.log.Warn("object is waiting for its copies", "oid", ref.ID, "epoch", view.Epoch, "err", err)
 			logged = true
@@ -141,12 +144,13 @@ func (r *Recoverer) stateOf(ctx context.Context, n sheep.Node, view *cluster.Vie
 		Exists:  s.Bits&proto.CopyExists != 0,
 		Trusted: s.Bits&proto.CopyTrusted != 0,
 		Hot:     s.Bits&proto.CopyIntent != 0,
+		Bad:     s.Bits&proto.CopyBad != 0,
 	}, nil
 }
 
 // present reports whether every member of epoch e is a member of view.
 func (r *Recoverer) present(ctx context.Context, view *cluster.View, e sheep.Epoch) bool {
-	if e <= view.ForcedEpoch || e == view.Epoch {
+	if e < view.ForcedEpoch || e == view.Epoch {
 		return true
 	}
 	nodes := r.nodesOf(ctx, view, e)
@@ -233,7 +237,9 @@ func (r *Recoverer) Repair(ctx context.Context, id sheep.ObjectID, from netip.Ad
 		return fmt.Errorf("repair object %v from %v: %w: not another member", id, sheep.FormatAddr(from), sheep.ErrInvalid)
 	}
 	defer r.locks.lock(id)()
-	r.distrust(id, view.Epoch)
+	r.mu.Lock()
+	r.distrustLocked(id)
+	r.mu.Unlock()
 	r.replica.Barrier() // what was admitted while the copy was trusted has been applied
 	state, err := r.stateOf(ctx, view.Nodes[i], view, id)
 	if err != nil {
@@ -250,13 +256,27 @@ func (r *Recoverer) Repair(ctx context.Context, id sheep.ObjectID, from netip.Ad
 	return nil
 }
 
-// distrust makes whoever wants the copy of id wait until it is verified.
-func (r *Recoverer) distrust(id sheep.ObjectID, e sheep.Epoch) {
+// Distrust says that the copy of id could not be read or written. Whoever wants
+// it waits until it has been replaced by another node's.
+func (r *Recoverer) Distrust(id sheep.ObjectID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.bad[id] {
+		r.log.Error("a copy cannot be read or written and will be fetched from another node", "oid", id)
+	}
+	r.bad[id] = true
+	if r.view != nil {
+		r.distrustLocked(id)
+		r.wake()
+	}
+}
+
+// distrustLocked makes whoever wants the copy of id wait until it is verified.
+// The caller holds r.mu.
+func (r *Recoverer) distrustLocked(id sheep.ObjectID) {
 	r.settled.Store(0)
 	delete(r.verified, id)
-	r.suspects[id] = e - 1
+	r.suspects[id] = r.view.Epoch - 1
 }
 
 // drop removes a copy of an object that no longer exists.

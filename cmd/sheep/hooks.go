@@ -21,7 +21,7 @@ func (n *node) Install(v *cluster.View, epochChanged bool) error {
 			return fmt.Errorf("record epoch %d: %w", v.Epoch, err)
 		}
 	}
-	if err := n.keepSettings(v.Settings); err != nil {
+	if err := n.keep(v); err != nil {
 		return err
 	}
 	if n.formatted {
@@ -50,13 +50,19 @@ func (n *node) resetRecovery(v *cluster.View) {
 	}
 }
 
-// keepSettings keeps changed settings in the store.
-func (n *node) keepSettings(s cluster.Settings) error {
+// keep keeps in the store what has changed about the cluster's settings and the
+// state of its copies.
+func (n *node) keep(v *cluster.View) error {
 	conf := n.store.Config()
-	if s.Ctime == 0 || conf.Ctime != s.Ctime {
+	if v.Settings.Ctime == 0 || conf.Ctime != v.Settings.Ctime {
 		return nil
 	}
-	want := configOf(s, conf.Space)
+	if healed, forced := n.store.Healed(); healed != v.HealedEpoch || forced != v.ForcedEpoch {
+		if err := n.store.SetHealed(v.HealedEpoch, v.ForcedEpoch); err != nil {
+			return err
+		}
+	}
+	want := configOf(v.Settings, conf.Space)
 	conf.Version = want.Version
 	if conf == want {
 		return nil
@@ -140,6 +146,7 @@ func readHistory(st *store.Store) (cluster.History, error) {
 		return h, nil
 	}
 	h.Epoch = st.LatestEpoch()
+	h.Healed, h.Forced = st.Healed()
 	var err error
 	if h.Nodes, h.Time, err = st.Epoch(h.Epoch); err != nil {
 		return h, fmt.Errorf("read epoch %d: %w", h.Epoch, err)

@@ -154,7 +154,7 @@ func (n *node) build() {
 	n.recovery = recovery.New(n.self.Addr, n.store, n.replica, client.NewPeers(n.pools.urgent), n.cluster,
 		recovery.Config{Log: n.log})
 	n.recovery.SetThrottle(recovery.Throttle{Max: n.cfg.recovery.max, Interval: n.cfg.recovery.interval})
-	n.replica.Serve(n.recovery)
+	n.replica.Serve(n.recovery, n.stop)
 	fan := fanout.New(n.cluster, n.replica, client.NewPeers(n.pools.peers), n.log)
 	n.gateway = gateway.New(fan, n.cluster, client.NewOwners(n.pools.owners), inc, n.log)
 	guard := vdi.NewGuard(n.gateway, n.cluster, vdi.GuardConfig{

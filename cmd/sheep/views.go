@@ -43,7 +43,7 @@ func (c copies) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID)
 	for i, s := range states {
 		out[i] = proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
 		for bit, on := range map[proto.CopyBits]bool{
-			proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot,
+			proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad,
 		} {
 			if on {
 				out[i].Bits |= bit

@@ -158,6 +158,7 @@ func (c *Cluster) buildView() *View {
 		Settings:         s.settings,
 		RecoveryDisabled: s.recoveryOff,
 		ForcedEpoch:      s.forced,
+		HealedEpoch:      s.healed,
 		Joined:           c.applying.member,
 	}
 	for i, m := range s.members {

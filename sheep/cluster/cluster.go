@@ -82,6 +82,7 @@ func New(cfg Config) *Cluster {
 		Ring:        newRing(h.Nodes),
 		Settings:    h.Settings,
 		ForcedEpoch: h.Forced,
+		HealedEpoch: h.Healed,
 		Self:        -1,
 	})
 	return c
@@ -122,6 +123,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		node:     c.self,
 		epoch:    c.cfg.History.Epoch,
 		forced:   c.cfg.History.Forced,
+		healed:   c.cfg.History.Healed,
 		time:     unixNano(c.cfg.History.Time),
 		settings: c.cfg.History.Settings,
 		nodes:    c.cfg.History.Nodes,

@@ -36,6 +36,7 @@ type History struct {
 	Time     time.Time // of that epoch
 	Settings Settings
 	Forced   sheep.Epoch // the newest forced epoch known, 0 if none or not recorded
+	Healed   sheep.Epoch // the newest epoch known that all its members were complete for
 	VDIs     []KnownVDI  // of the inodes in the store, each VDI once
 }
 

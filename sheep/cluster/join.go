@@ -21,6 +21,7 @@ const protocolVersion = 1
 //	     2        node
 //	           4  newest epoch of its store
 //	           4  newest forced epoch known
+//	           4  newest epoch that all its members were complete for
 //	           8  time of the epoch
 //	              settings
 //	              nodes of the epoch
@@ -31,6 +32,7 @@ type hello struct {
 	node     sheep.Node
 	epoch    sheep.Epoch
 	forced   sheep.Epoch
+	healed   sheep.Epoch
 	time     int64
 	settings Settings
 	nodes    []sheep.Node
@@ -43,6 +45,7 @@ func (h hello) append(b []byte) []byte {
 	b = appendNode(b, h.node)
 	b = le.AppendUint32(b, uint32(h.epoch))
 	b = le.AppendUint32(b, uint32(h.forced))
+	b = le.AppendUint32(b, uint32(h.healed))
 	b = le.AppendUint64(b, uint64(h.time))
 	b = appendSettings(b, h.settings)
 	b = appendNodes(b, h.nodes)
@@ -64,6 +67,7 @@ func decodeHello(b []byte) (hello, error) {
 	h.node = d.node()
 	h.epoch = sheep.Epoch(d.u32())
 	h.forced = sheep.Epoch(d.u32())
+	h.healed = sheep.Epoch(d.u32())
 	h.time = int64(d.u64())
 	h.settings = d.settings()
 	h.nodes = d.nodes()
@@ -99,6 +103,7 @@ func (s *state) join(e Entry, fx *effects) {
 		return
 	}
 	m.owed = h.owed
+	s.healed = max(s.healed, h.healed)
 	if h.epoch > s.epoch {
 		s.adopt(h, fx)
 	}

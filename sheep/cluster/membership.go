@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"sheepdog/sheep"
@@ -36,6 +37,7 @@ func (m formatMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	s.epoch, s.forced = 0, 0
 	fx.format = true
 	s.beginEpoch(e.Time, fx)
+	s.healed = s.epoch // all stores are empty alike
 	return nil
 }
 
@@ -184,8 +186,17 @@ func (m completeMsg) apply(s *state, from *member, _ *Entry, fx *effects) error 
 		return &sheep.StaleEpochError{Sent: m.epoch, Current: s.epoch}
 	}
 	from.complete = m.epoch
+	if s.status == OK && s.allComplete() { // a shutdown lets members go within an epoch
+		s.healed = s.epoch
+	}
 	fx.view = true
 	return nil
+}
+
+// allComplete reports whether all members that store data are complete for the
+// epoch.
+func (s *state) allComplete() bool {
+	return !slices.ContainsFunc(s.members, func(m *member) bool { return m.complete < s.epoch && m.node.VNodes > 0 })
 }
 
 // A contributeMsg tells VDIs that the proposer's store knows. While the cluster

@@ -21,6 +21,7 @@ type state struct {
 	epoch     sheep.Epoch
 	epochTime int64
 	forced    sheep.Epoch
+	healed    sheep.Epoch  // the newest epoch that all its members were complete for
 	nodes     []sheep.Node // of epoch
 
 	recoveryOff bool

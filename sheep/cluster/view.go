@@ -59,6 +59,7 @@ type View struct {
 	Settings         Settings
 	RecoveryDisabled bool
 	ForcedEpoch      sheep.Epoch // members of older epochs that are missing were given up
+	HealedEpoch      sheep.Epoch // the newest epoch that all its members were complete for
 	Joined           bool        // this node is a member
 	Self             int         // this node in Nodes, or -1
 }

@@ -96,6 +96,7 @@ const (
 	CopyExists  CopyBits = 1
 	CopyTrusted CopyBits = 2 // known to be current
 	CopyIntent  CopyBits = 4 // named by the store's durable list of objects being written
+	CopyBad     CopyBits = 8 // exists but cannot be read
 )
 
 // A PeerReply is the body of the responses to peer requests.

@@ -38,6 +38,10 @@ type Trust interface {
 	// nothing else verifies it; afterwards the copy counts as current.
 	Replace(ref sheep.Ref, fn func() error) error
 
+	// Distrust says that the copy could not be read or written: it is to be
+	// replaced by another node's.
+	Distrust(id sheep.ObjectID)
+
 	// State says what the copy is worth.
 	State(id sheep.ObjectID) State
 }
@@ -53,6 +57,7 @@ type State struct {
 	Exists  bool
 	Trusted bool        // it is current in this epoch
 	Hot     bool        // the intent log names it: a write may have been in flight or unsynced
+	Bad     bool        // it exists and cannot be read
 	Written sheep.Epoch // epoch of the latest write
 	Current sheep.Epoch // the last epoch for which the copy was known to be current
 }
@@ -62,7 +67,8 @@ type Replica struct {
 	store       *store.Store
 	incarnation sheep.Incarnation
 	epochs      Epochs
-	trust       Trust // set once, by Serve
+	trust       Trust       // set once, by Serve
+	failed      func(error) // likewise
 
 	gate  sync.RWMutex
 	epoch sheep.Epoch // guarded by gate; 0 while not serving
@@ -79,8 +85,9 @@ func New(st *store.Store, inc sheep.Incarnation, epochs Epochs) *Replica {
 	return &Replica{store: st, incarnation: inc, epochs: epochs}
 }
 
-// Serve sets the judge of copies. It must be called before the first request.
-func (r *Replica) Serve(t Trust) { r.trust = t }
+// Serve sets the judge of copies and what is called when the store has failed
+// as a whole. It must be called before the first request.
+func (r *Replica) Serve(t Trust, failed func(error)) { r.trust, r.failed = t, failed }
 
 // Incarnation returns the number of this life of the daemon.
 func (r *Replica) Incarnation() sheep.Incarnation { return r.incarnation }
@@ -122,7 +129,7 @@ func (r *Replica) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) erro
 	if err != nil {
 		return err
 	}
-	return commit.Wait(ctx)
+	return r.judge(ref, commit.Wait(ctx))
 }
 
 // StartWrite is Write that calls done instead of returning. It applies the
@@ -138,11 +145,14 @@ func (r *Replica) StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write,
 		}
 		r.gate.RUnlock()
 		switch {
+		case err == nil && !commit.Pending():
+			done(nil)
+			return
 		case err == nil:
-			commit.Notify(done)
+			commit.Notify(func(err error) { done(r.judge(ref, err)) })
 			return
 		case !errors.Is(err, errAhead):
-			done(err)
+			done(r.judge(ref, err))
 			return
 		}
 	}
@@ -173,7 +183,7 @@ func (r *Replica) Remove(ctx context.Context, ref sheep.Ref) error {
 	if missing {
 		return fmt.Errorf("remove object %v: %w", ref.ID, sheep.ErrNoObject)
 	}
-	return commit.Wait(ctx)
+	return r.judge(ref, commit.Wait(ctx))
 }
 
 // Flush makes every deferred write to vdi that this node has answered durable.
@@ -181,7 +191,7 @@ func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) err
 	if err := r.inEpoch(ctx, e, func() error { return nil }); err != nil {
 		return err
 	}
-	return r.store.Flush(ctx, vdi)
+	return r.judge(sheep.Ref{ID: sheep.InodeObject(vdi)}, r.store.Flush(ctx, vdi))
 }
 
 // States returns the states of the objects ids, in their order.
@@ -259,7 +269,7 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) 
 			if !r.trust.Trusted(ref) {
 				return sheep.ErrStaleCopy
 			}
-			return fn()
+			return r.judge(ref, fn())
 		})
 		switch {
 		case errors.Is(err, errAhead):
@@ -270,6 +280,21 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) 
 			return err
 		}
 	}
+}
+
+// judge turns an I/O error of the store into what becomes of it. If the store
+// has failed as a whole this node must go, and the request be repeated without
+// it; if only the object's file has, the copy is to be replaced by another.
+func (r *Replica) judge(ref sheep.Ref, err error) error {
+	if err == nil || !errors.Is(err, sheep.ErrIO) {
+		return err
+	}
+	if cause := r.store.Err(); cause != nil {
+		r.failed(cause)
+		return fmt.Errorf("%w: the store of this node has failed: %w", sheep.ErrNetwork, err)
+	}
+	r.trust.Distrust(ref.ID)
+	return fmt.Errorf("%w: %w", sheep.ErrStaleCopy, err)
 }
 
 // inEpoch runs fn under the gate once this node is at epoch e.

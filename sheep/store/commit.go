@@ -16,6 +16,9 @@ type Commit struct {
 	direct bool   // so must the object's file
 }
 
+// Pending reports whether there is anything to wait for.
+func (c Commit) Pending() bool { return c.store != nil }
+
 // Wait returns nil when the change may be answered. If ctx ends before, the
 // change may still become durable.
 func (c Commit) Wait(ctx context.Context) error {

@@ -53,7 +53,7 @@ func (s *Store) format(cfg proto.StoreConfig) error {
 	if err := s.fs.SyncDir("."); err != nil {
 		return err
 	}
-	s.latest, s.complete = 0, 0
+	s.latest, s.state = 0, copyState{}
 	return s.setConfig(cfg)
 }
 

@@ -150,9 +150,11 @@ func (s *Store) LogEpoch(e sheep.Epoch, nodes []sheep.Node, began time.Time) err
 //	     8     4  CRC-32C of the bytes from 12 on
 //	    12     4  the last epoch for which all copies were current
 //	    16     4  the latest epoch when this was written
+//	    20     4  the last epoch for which all copies of all nodes were current
+//	    24     4  the last epoch that was forced
 const (
 	completeMagic = "SHEEPCUR"
-	completeSize  = 20
+	completeSize  = 28
 )
 
 // openComplete reads the file "complete". If the store was closed clean since,
@@ -164,8 +166,8 @@ func (s *Store) openComplete(clean bool) error {
 		if !clean || s.latest == 0 {
 			return nil
 		}
-		s.complete = s.latest
-		return s.saveComplete(s.complete)
+		s.state = copyState{complete: s.latest, healed: s.latest}
+		return s.saveState(s.state)
 	}
 	if err != nil {
 		return err
@@ -174,44 +176,71 @@ func (s *Store) openComplete(clean bool) error {
 	if len(b) != completeSize || string(b[:8]) != completeMagic || le.Uint32(b[8:]) != sum(b[12:]) {
 		return fmt.Errorf("%s is damaged: remove it, and all copies of this node count as out of date", completeFile)
 	}
-	s.complete = sheep.Epoch(le.Uint32(b[12:]))
+	s.state = copyState{
+		complete: sheep.Epoch(le.Uint32(b[12:])),
+		healed:   sheep.Epoch(le.Uint32(b[20:])),
+		forced:   sheep.Epoch(le.Uint32(b[24:])),
+	}
 	if clean && sheep.Epoch(le.Uint32(b[16:])) != s.latest {
-		s.complete = s.latest
-		return s.saveComplete(s.complete)
+		s.state = copyState{complete: s.latest, healed: s.latest}
+		return s.saveState(s.state)
 	}
 	return nil
 }
+
+// A copyState is what the file "complete" says.
+type copyState struct{ complete, healed, forced sheep.Epoch }
 
 // Complete returns the last epoch for which all copies of this store were
 // known to be current.
 func (s *Store) Complete() sheep.Epoch {
 	s.meta.Lock()
 	defer s.meta.Unlock()
-	return s.complete
+	return s.state.complete
 }
 
 // SetComplete records durably that all copies of this store are current in
 // epoch e.
 func (s *Store) SetComplete(e sheep.Epoch) error {
+	return s.setState(func(c *copyState) { c.complete = e })
+}
+
+// Healed returns the last epoch for which all copies of all nodes of the
+// cluster were known to be current, and the last that an operator forced.
+func (s *Store) Healed() (healed, forced sheep.Epoch) {
+	s.meta.Lock()
+	defer s.meta.Unlock()
+	return s.state.healed, s.state.forced
+}
+
+// SetHealed records durably what Healed returns from then on.
+func (s *Store) SetHealed(healed, forced sheep.Epoch) error {
+	return s.setState(func(c *copyState) { c.healed, c.forced = healed, forced })
+}
+
+func (s *Store) setState(change func(*copyState)) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
 	s.meta.Lock()
 	defer s.meta.Unlock()
-	if err := s.saveComplete(e); err != nil {
-		return fmt.Errorf("set complete epoch %d: %w", e, err)
+	state := s.state
+	change(&state)
+	if err := s.saveState(state); err != nil {
+		return fmt.Errorf("record which epochs are complete: %w", err)
 	}
-	s.complete = e
+	s.state = state
 	return nil
 }
 
-func (s *Store) saveComplete(e sheep.Epoch) error {
+func (s *Store) saveState(c copyState) error {
 	le := binary.LittleEndian
 	b := make([]byte, 12, completeSize)
 	copy(b, completeMagic)
-	b = le.AppendUint32(b, uint32(e))
-	b = le.AppendUint32(b, uint32(s.latest))
+	for _, e := range []sheep.Epoch{c.complete, s.latest, c.healed, c.forced} {
+		b = le.AppendUint32(b, uint32(e))
+	}
 	le.PutUint32(b[8:], sum(b[12:]))
 	return replaceFile(s.fs, completeFile, b)
 }

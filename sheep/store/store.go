@@ -82,10 +82,10 @@ type Store struct {
 	jobs     sync.WaitGroup
 	temps    atomic.Uint64 // numbers temporary files
 
-	meta     sync.Mutex // serialises changes of small files, and guards the following
-	config   proto.StoreConfig
-	latest   sheep.Epoch
-	complete sheep.Epoch
+	meta   sync.Mutex // serialises changes of small files, and guards the following
+	config proto.StoreConfig
+	latest sheep.Epoch
+	state  copyState
 
 	badFile sync.Mutex // serialises changes of the list of bad objects
 }
@@ -199,6 +199,9 @@ func (s *Store) openJournal(discard bool) error {
 	}
 	s.journal, s.table.journal = j, j
 	err = s.replay()
+	if err == nil && !discard {
+		err = s.sweepEmpty()
+	}
 	if err == nil {
 		err = j.Start()
 	}
@@ -247,7 +250,7 @@ func (s *Store) closeClean() error {
 	}
 	s.meta.Lock()
 	defer s.meta.Unlock()
-	if err := s.saveComplete(s.complete); err != nil {
+	if err := s.saveState(s.state); err != nil {
 		return err
 	}
 	return s.saveConfig(s.config, proto.StoreVersion)
