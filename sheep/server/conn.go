@@ -175,11 +175,13 @@ func (c *conn) enter(class Class, n int64) bool {
 }
 
 // fits reports whether the connection may hold n bytes more. One request is
-// always let in. Only the reading goroutine adds to what is held.
+// always let in. Only the reading goroutine adds to what is held. Those of
+// other sheep are not counted: they may be for each other.
 func (c *conn) fits(n int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.count == 0 || c.bytes+n <= c.server.cfg.ConnBytes && c.count < c.server.cfg.ConnRequests
+	return c.count == 0 || c.bytes+n <= c.server.cfg.ConnBytes &&
+		(c.count < c.server.cfg.ConnRequests || c.session.peer.Load() != nil)
 }
 
 // leave ends a request that entered with n bytes.

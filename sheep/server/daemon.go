@@ -111,17 +111,19 @@ func (d *Daemon) admit(h *proto.Header, op *operation) proto.Result {
 const firstOwn = 0xCE
 
 // serving returns the result for an operation that the cluster's state forbids.
+// Requests of other sheep carry an epoch and wait for it: they are refused only
+// when this node is beyond help, also while the cluster shuts down, because
+// others finish what was admitted before.
 func (d *Daemon) serving(op proto.Opcode) proto.Result {
 	err := d.Cluster.View().Serving()
-	switch {
-	case err == nil:
+	if err == nil {
 		return proto.ResultSuccess
-	case errors.Is(err, sheep.ErrShutdown):
-		if c := op.Class(); c == proto.ClassPeer || c == proto.ClassOwner {
-			return proto.ResultSuccess // others finish what was admitted before
+	}
+	if c := op.Class(); c == proto.ClassPeer || c == proto.ClassOwner {
+		if !errors.Is(err, sheep.ErrKilled) {
+			return proto.ResultSuccess
 		}
-	case errors.Is(err, sheep.ErrKilled):
-	case op.Force():
+	} else if op.Force() && !errors.Is(err, sheep.ErrShutdown) && !errors.Is(err, sheep.ErrKilled) {
 		return proto.ResultSuccess
 	}
 	return proto.ResultOf(err)

@@ -51,8 +51,8 @@ func TestTheStateOfTheClusterDecidesWhatIsServed(t *testing.T) {
 		others proto.Result
 		own    proto.Result // of those of our own sheep
 	}{
-		{"never formatted", cluster.Wait, 0, proto.ResultSuccess, proto.ResultWaitForFormat, proto.ResultWaitForFormat},
-		{"waiting for members", cluster.Wait, 3, proto.ResultSuccess, proto.ResultWaitForJoin, proto.ResultWaitForJoin},
+		{"never formatted", cluster.Wait, 0, proto.ResultSuccess, proto.ResultWaitForFormat, proto.ResultSuccess},
+		{"waiting for members", cluster.Wait, 3, proto.ResultSuccess, proto.ResultWaitForJoin, proto.ResultSuccess},
 		{"running", cluster.OK, 3, proto.ResultSuccess, proto.ResultSuccess, proto.ResultSuccess},
 		{"shutting down", cluster.Shutdown, 3, proto.ResultShutdown, proto.ResultShutdown, proto.ResultSuccess},
 		{"killed", cluster.Killed, 3, proto.ResultKilled, proto.ResultKilled, proto.ResultKilled},

@@ -62,7 +62,7 @@ type Handler interface {
 type Config struct {
 	Bytes        int64         // that requests of one class may hold in all; 0 means 256 MiB
 	ConnBytes    int64         // that requests of one connection may hold; 0 means 64 MiB
-	ConnRequests int           // under way on one connection; 0 means 1024
+	ConnRequests int           // of a client under way on one connection; 0 means 1024
 	Patience     time.Duration // with a client that accepts no answers while memory is short; 0 means 30 s
 	Grace        time.Duration // for requests under way at the end; 0 means 20 s
 }
