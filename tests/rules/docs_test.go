@@ -30,11 +30,11 @@ func parse(t *testing.T, p listed) []*ast.File {
 
 func TestPackagesTeach(t *testing.T) {
 	for _, p := range packages(t) {
-		doc := ""
+		var doc strings.Builder
 		for _, f := range parse(t, p) {
-			doc += f.Doc.Text()
+			doc.WriteString(f.Doc.Text())
 		}
-		if n := sentences(doc); n < 3 {
+		if n := sentences(doc.String()); n < 3 {
 			t.Errorf("%s: its package comment has %d sentences, want three", p.ImportPath, n)
 		}
 	}
