@@ -623,8 +623,8 @@ func TestStatisticsCountClientsAndPeersApart(t *testing.T) {
 	ask(t, conn, proto.Header{Op: proto.OpReadObj, Body: body}, nil, 30)
 	ask(t, conn, proto.Header{Op: proto.OpFlushVDI, Body: body}, nil, 0)
 	peer := proto.PeerBody{ID: 5 << 32, Len: 7, Size: 4 << 20, Copies: 1}
-	ask(t, conn, proto.Header{Op: proto.OpPeerRead, Body: peer.Body()}, nil, 7)
-	ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Body: peer.Body()}, make([]byte, 9), 0)
+	ask(t, conn, proto.Header{Op: proto.OpPeerRead, Epoch: 3, Body: peer.Body()}, nil, 7)
+	ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Epoch: 3, Body: peer.Body()}, make([]byte, 9), 0)
 	ask(t, conn, proto.Header{Op: proto.OpRemoveObj, Body: body}, nil, 0)
 	_, data := ask(t, conn, proto.Header{Op: proto.OpStat}, nil, 120)
 	got, err := proto.DecodeStat(data)

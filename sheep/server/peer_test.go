@@ -27,7 +27,7 @@ func greet(t *testing.T, conn *client.Conn) {
 func TestASheepSaysWhoItIsFirst(t *testing.T) {
 	w := newWorld()
 	conn := dialClient(t, w.start(t))
-	read := proto.Header{Op: proto.OpPeerRead, Body: proto.PeerBody{ID: 1, Len: 3}.Body()}
+	read := proto.Header{Op: proto.OpPeerRead, Epoch: 3, Body: proto.PeerBody{ID: 1, Len: 3}.Body()}
 	if resp, _ := ask(t, conn, read, nil, 3); resp.Result != proto.ResultInvalid {
 		t.Errorf("peer read of a stranger: %v, want %v", resp.Result, proto.ResultInvalid)
 	}
@@ -95,13 +95,17 @@ func TestRequestsOfPeersReachTheReplica(t *testing.T) {
 			}
 		})
 	}
+	resp, _ := ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Body: with(0, 0)}, []byte("x"), 0)
+	if resp.Result != proto.ResultInvalid {
+		t.Errorf("write without an epoch: %v, want %v", resp.Result, proto.ResultInvalid)
+	}
 	for err, result := range map[error]proto.Result{
 		&sheep.StaleEpochError{Sent: 3, Current: 4}: proto.ResultOldEpoch,
 		sheep.ErrStaleOwner:                         proto.ResultStaleOwner,
 		sheep.ErrNoSpace:                            proto.ResultNoSpace,
 	} {
 		w.err = err
-		resp, _ := ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Body: with(0, 0)}, []byte("x"), 0)
+		resp, _ := ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Epoch: 3, Body: with(0, 0)}, []byte("x"), 0)
 		if resp.Result != result {
 			t.Errorf("write that fails with %v: %v, want %v", err, resp.Result, result)
 		}

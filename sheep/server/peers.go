@@ -55,6 +55,9 @@ func (d *Daemon) hello(r *Request) {
 // policy the object is that of a peer that only looks at it.
 func (d *Daemon) peerRef(r *Request) (proto.PeerBody, sheep.Ref, error) {
 	b := proto.DecodePeerBody(r.Header.Body)
+	if r.Header.Epoch == 0 && r.Header.Op < proto.OpOwnerRead {
+		return b, sheep.Ref{}, fmt.Errorf("%w: %v outside of any epoch", sheep.ErrInvalid, r.Header.Op)
+	}
 	if b.Copies == 0 && b.CopyPolicy == 0 {
 		return b, sheep.Ref{ID: b.ID, Size: b.Size, Generation: b.Generation, Epoch: r.Header.Epoch}, nil
 	}
