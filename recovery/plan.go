@@ -10,6 +10,9 @@ import (
 	"sheepdog/sheep/replica"
 )
 
+// errNoCopy says that an object exists and no node can read its copy.
+var errNoCopy = fmt.Errorf("%w: no copy can be read", sheep.ErrIO)
+
 // A verdict says what is to be done with this node's copy of an object.
 type verdict struct {
 	source  int  // index of the copy that is the truth; -1 if the object does not exist
@@ -40,7 +43,7 @@ func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep
 		}
 	}
 	if bad && (best < 0 || !copies[best].Exists && !copies[best].Trusted) {
-		return verdict{}, fmt.Errorf("object %v: no copy can be read: %w", copies[self].ID, sheep.ErrIO)
+		return verdict{}, fmt.Errorf("object %v: %w", copies[self].ID, errNoCopy)
 	}
 	if !copies[best].Trusted {
 		for e := copies[best].Current + 1; e <= now; e++ {

@@ -57,7 +57,8 @@ type Cluster interface {
 
 // A Config tunes a Recoverer. Its zero value works.
 type Config struct {
-	Workers int // objects verified at once in the background; 0 means 4
+	Workers int         // objects verified at once in the background; 0 means 4
+	Failed  func(error) // called when the store cannot take objects; may be nil
 	Log     *slog.Logger
 }
 
@@ -69,6 +70,7 @@ type Recoverer struct {
 	peers   Peers
 	cluster Cluster
 	workers int
+	failed  func(error)
 	log     *slog.Logger
 
 	locks keyedMutex // one per object being verified or replaced
@@ -100,11 +102,14 @@ func New(self netip.AddrPort, st *store.Store, rep *replica.Replica, peers Peers
 	if cfg.Workers == 0 {
 		cfg.Workers = 4
 	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(error) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Recoverer{
-		self: self, store: st, replica: rep, peers: peers, cluster: c, workers: cfg.Workers, log: cfg.Log,
+		self: self, store: st, replica: rep, peers: peers, cluster: c, workers: cfg.Workers, failed: cfg.Failed, log: cfg.Log,
 		claimed:  st.Complete(),
 		verified: make(map[sheep.ObjectID]sheep.Epoch),
 		suspects: make(map[sheep.ObjectID]sheep.Epoch),

@@ -43,8 +43,8 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		if err == nil {
 			continue
 		}
-		if errors.Is(err, sheep.ErrIO) {
-			return err // no copy can be read: waiting will not help
+		if errors.Is(err, errNoCopy) {
+			return err // waiting will not help
 		}
 		if !logged {
 			r.log.Warn("object is waiting for its copies", "oid", ref.ID, "epoch", view.Epoch, "err", err)
@@ -204,12 +204,13 @@ func (r *Recoverer) equal(ctx context.Context, from client.Peer, e sheep.Epoch, 
 // fetch replaces this node's copy of id by that of another.
 func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.View, id sheep.ObjectID, written sheep.Epoch) error {
 	ref := r.ref(id, view.Epoch)
+	var remote error // the peer's fault
 	err := r.store.Install(ctx, id, ref.Size, written, func(w io.WriterAt) error {
 		buf := make([]byte, min(chunk, ref.Size))
 		for off := uint32(0); off < ref.Size; {
 			p := buf[:min(uint32(len(buf)), ref.Size-off)]
-			if err := r.peers.ReadAny(ctx, from, ref, p, off); err != nil {
-				return err
+			if remote = r.peers.ReadAny(ctx, from, ref, p, off); remote != nil {
+				return remote
 			}
 			if _, err := w.WriteAt(p, int64(off)); err != nil {
 				return err
@@ -218,6 +219,9 @@ func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.V
 		}
 		return nil
 	})
+	if remote == nil && errors.Is(err, sheep.ErrIO) {
+		r.failed(err) // a disk that takes no new file is good for nothing
+	}
 	if err != nil {
 		return fmt.Errorf("fetch object %v from %v: %w", id, from.Node, err)
 	}

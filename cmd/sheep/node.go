@@ -152,7 +152,7 @@ func (n *node) build() {
 	n.pools = newPools(hello)
 	n.replica = replica.New(n.store, inc, n.cluster)
 	n.recovery = recovery.New(n.self.Addr, n.store, n.replica, client.NewPeers(n.pools.urgent), n.cluster,
-		recovery.Config{Log: n.log})
+		recovery.Config{Failed: n.stop, Log: n.log})
 	n.recovery.SetThrottle(recovery.Throttle{Max: n.cfg.recovery.max, Interval: n.cfg.recovery.interval})
 	n.replica.Serve(n.recovery, n.stop)
 	fan := fanout.New(n.cluster, n.replica, client.NewPeers(n.pools.peers), n.log)
@@ -171,21 +171,29 @@ func (n *node) build() {
 }
 
 // listen opens the sockets: nothing is joined before they are there.
-func (n *node) listen(ctx context.Context) ([]net.Listener, error) {
+func (n *node) listen(ctx context.Context) (listeners []net.Listener, err error) {
 	host := ""
 	if n.cfg.bind.IsValid() {
 		host = n.cfg.bind.String()
 	}
-	tcp, err := server.Listen(ctx, net.JoinHostPort(host, fmt.Sprint(n.cfg.port)))
-	if err != nil {
-		return nil, err
+	addrs := []string{
+		net.JoinHostPort(host, fmt.Sprint(n.cfg.port)),
+		"unix:" + filepath.Join(n.cfg.dir, "sock"),
 	}
-	unix, err := server.Listen(ctx, "unix:"+filepath.Join(n.cfg.dir, "sock"))
-	if err != nil {
-		tcp.Close()
-		return nil, err
+	if io := n.cfg.ioAddr; io.IsValid() && (io.Port() != n.cfg.port || host != "" && io.Addr() != n.cfg.bind) {
+		addrs = append(addrs, io.String())
 	}
-	return []net.Listener{tcp, unix}, nil
+	for _, addr := range addrs {
+		l, err := server.Listen(ctx, addr)
+		if err != nil {
+			for _, l := range listeners {
+				l.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
 }
 
 // run runs all parts until ctx ends, the cluster wants the node to stop, or

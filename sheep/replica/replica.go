@@ -291,10 +291,10 @@ func (r *Replica) judge(ref sheep.Ref, err error) error {
 	}
 	if cause := r.store.Err(); cause != nil {
 		r.failed(cause)
-		return fmt.Errorf("%w: the store of this node has failed: %w", sheep.ErrNetwork, err)
+		return fmt.Errorf("%w: the store of this node has failed: %v", sheep.ErrNetwork, err)
 	}
 	r.trust.Distrust(ref.ID)
-	return fmt.Errorf("%w: %w", sheep.ErrStaleCopy, err)
+	return fmt.Errorf("%w: %v", sheep.ErrStaleCopy, err)
 }
 
 // inEpoch runs fn under the gate once this node is at epoch e.
