@@ -170,6 +170,9 @@ func (c *Conn) fail(err error) {
 func (c *Conn) read() {
 	defer close(c.done)
 	err := c.readAll(wire.NewReader(c.nc, make([]byte, readBuffer)))
+	if cause := c.w.Err(); cause != nil && errors.Is(err, net.ErrClosed) {
+		err = cause // a write has failed first
+	}
 	if !errors.Is(err, sheep.ErrNetwork) {
 		err = fmt.Errorf("%w: connection to %s: %w", sheep.ErrNetwork, c.name, err)
 	}

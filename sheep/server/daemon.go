@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"sheepdog/sheep"
@@ -148,15 +147,6 @@ func (d *Daemon) Closed(ctx context.Context, s *Session) {
 			d.Log.Warn("flush after the client has gone", "vdi", vdi, "err", err)
 		}
 	}
-}
-
-// leased returns nil while this node may answer, and after that an error that
-// has the asking node wait for the next epoch.
-func (d *Daemon) leased() error {
-	if err := d.Cluster.Lease(); err != nil {
-		return fmt.Errorf("%w: %w", sheep.ErrNetwork, err)
-	}
-	return nil
 }
 
 // fail answers with the result that stands for err.

@@ -289,14 +289,42 @@ func eventually(t *testing.T, ok func() bool) {
 
 func TestNoAnswerIsGivenWithoutALease(t *testing.T) {
 	w := newWorld()
-	conn := dialClient(t, w.start(t))
-	h := proto.Header{Op: proto.OpCreateAndWriteObj, Body: proto.ObjectBody{ID: 5 << 32}.Body()}
-	ask(t, conn, h, []byte("x"), 0)
-	w.lease = sheep.ErrCluster
-	h.Op = proto.OpReadObj
-	if _, _, err := conn.Do(t.Context(), h, nil, make([]byte, 1)); !errors.Is(err, sheep.ErrNetwork) {
-		t.Errorf("read without a lease: %v, want the connection to end", err)
+	addr := w.start(t)
+	conn := dialClient(t, addr)
+	create := proto.Header{Op: proto.OpCreateAndWriteObj, Body: proto.ObjectBody{ID: 5 << 32}.Body()}
+	ask(t, conn, create, []byte("old"), 0)
+	read := create
+	read.Op = proto.OpReadObj
+	w.setLease(sheep.ErrCluster)
+	late := start(conn, read, 3)
+	eventually(t, func() bool { return slices.Contains(w.took(), "read 0000000500000000 0+3") })
+	ask(t, conn, create, []byte("new"), 0)
+	w.setLease(nil)
+	if got := <-late; got.err != nil || string(got.data) != "new" {
+		t.Errorf("read over a lapse of the lease: %q, %v, want what is there afterwards", got.data, got.err)
 	}
+	w.took()
+	w.setLease(sheep.ErrCluster)
+	late = start(conn, read, 3)
+	eventually(t, func() bool { return slices.Contains(w.took(), "read 0000000500000000 0+3") })
+	w.setView(&cluster.View{Status: cluster.Killed})
+	if got := <-late; !errors.Is(got.err, sheep.ErrNetwork) {
+		t.Errorf("read of a node that has lost its lease for good: %+v, want the connection to end", got)
+	}
+}
+
+// An outcome is what a request ended with.
+type outcome struct {
+	data []byte
+	err  error
+}
+
+func start(conn *client.Conn, h proto.Header, room int) <-chan outcome {
+	ch := make(chan outcome, 1)
+	conn.Start(h, nil, make([]byte, room), func(_ proto.Response, data []byte, err error) {
+		ch <- outcome{data, err}
+	})
+	return ch
 }
 
 func TestSharedLocksKeepInodesCoherent(t *testing.T) {

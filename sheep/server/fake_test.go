@@ -69,6 +69,18 @@ func (w *world) note(format string, args ...any) error {
 	return err
 }
 
+func (w *world) setLease(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lease = err
+}
+
+func (w *world) setView(v *cluster.View) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.view = v
+}
+
 // took returns the calls since the last took.
 func (w *world) took() []string {
 	w.mu.Lock()
@@ -257,11 +269,16 @@ func (c fakeCluster) VDI(id sheep.VDIID) (sheep.VDI, bool) {
 	return c.w.vdis[i], true
 }
 
-func (c fakeCluster) VDIs() []sheep.VDI                  { return c.w.vdis }
-func (c fakeCluster) LockOf(sheep.VDIID) sheep.Lock      { return c.w.lock }
-func (c fakeCluster) UsedBitmap() []byte                 { return bytes.Repeat([]byte{1}, sheep.MaxVDIs/8) }
-func (c fakeCluster) DeletedBitmap() []byte              { return bytes.Repeat([]byte{2}, sheep.MaxVDIs/8) }
-func (c fakeCluster) Lease() error                       { return c.w.lease }
+func (c fakeCluster) VDIs() []sheep.VDI             { return c.w.vdis }
+func (c fakeCluster) LockOf(sheep.VDIID) sheep.Lock { return c.w.lock }
+func (c fakeCluster) UsedBitmap() []byte            { return bytes.Repeat([]byte{1}, sheep.MaxVDIs/8) }
+func (c fakeCluster) DeletedBitmap() []byte         { return bytes.Repeat([]byte{2}, sheep.MaxVDIs/8) }
+
+func (c fakeCluster) Lease() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	return c.w.lease
+}
 func (c fakeCluster) Shutdown(context.Context) error     { return c.w.note("shutdown") }
 func (c fakeCluster) ForceRecover(context.Context) error { return c.w.note("force recover") }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
@@ -34,15 +35,15 @@ func (d *Daemon) readObj(r *Request) {
 		return
 	}
 	p := r.Room(n)
-	err = d.Guard.Read(r.Ctx, sheep.Ref{ID: b.ID}, p, b.Off)
+	err = d.readLeased(r.Ctx, func() error { return d.Guard.Read(r.Ctx, sheep.Ref{ID: b.ID}, p, b.Off) })
 	if err == nil && refresh {
 		err = d.Cluster.Coherence(r.Ctx, b.ID.VDI(), true)
 	}
 	switch {
+	case errors.Is(err, errNoLease):
+		r.Drop() // the client asks again, another node if this one has gone
 	case err != nil:
 		d.fail(r, err)
-	case d.Cluster.Lease() != nil:
-		r.Drop() // what was read may be old: the client asks another node
 	default:
 		r.Reply(proto.Response{}, p)
 	}

@@ -241,7 +241,7 @@ func (w *Writer) writeSlowly() error {
 		w.cur.advance(n)
 		switch {
 		case err == nil:
-		case !errors.Is(err, os.ErrDeadlineExceeded) || w.failed():
+		case !errors.Is(err, os.ErrDeadlineExceeded) || w.Err() != nil:
 			return err
 		case n == 0 && (w.cfg.GiveUp == nil || w.cfg.GiveUp()):
 			return err
@@ -249,10 +249,11 @@ func (w *Writer) writeSlowly() error {
 	}
 }
 
-func (w *Writer) failed() bool {
+// Err returns why the Writer has failed or been closed, or nil.
+func (w *Writer) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.err != nil
+	return w.err
 }
 
 // fail closes the connection and ends what is queued, except the current batch,
