@@ -112,7 +112,10 @@ func (d *deletion) run(ctx context.Context) error {
 		return err
 	}
 	if d.vdi.Hyper {
-		err = d.removeTree(ctx)
+		if err = d.removeTree(ctx); errors.Is(err, proto.ErrMalformed) {
+			d.guard.cfg.Log.Warn("the map of a hyper volume cannot be read, its objects leak", "vdi", d.vdi.ID, "err", err)
+			err = nil
+		}
 	} else {
 		err = ReadMap(ctx, d.next, d.vdi, 0, proto.MaxMapEntries, func(page MapPage) error {
 			for from := 0; from < page.Len(); from += chunkSlots {

@@ -157,7 +157,11 @@ func (g *Guard) Decref(ctx context.Context, id sheep.ObjectID, generation, count
 	}
 	return atOwner(ctx,
 		func() error { return g.DecrefOwned(ctx, ref, generation, count) },
-		func() error { return g.next.ForwardDecref(ctx, ref, generation, count) })
+		func() error {
+			err := g.next.ForwardDecref(ctx, ref, generation, count)
+			generation, count = settle, 0 // should there be a next time: this one may have been counted
+			return err
+		})
 }
 
 // atOwner runs local, or forward if another gateway is the owner, until the

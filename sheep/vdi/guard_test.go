@@ -255,6 +255,24 @@ func TestOwnersAreFollowed(t *testing.T) {
 	}
 }
 
+func TestLostAnswersToReleases(t *testing.T) {
+	w := newWorld(t, 2)
+	a := w.gateways[0]
+	base := a.create("test", 16<<20)
+	a.try(a.store(base.ID, 0, 1))
+	head := a.snapshot(base, "s")
+	w.owner[base.ID], w.lose = w.gateways[1], true
+	a.try(a.store(head.ID, 0, 2))
+	if got := w.ledger(base.ID, 0); w.lose || !slices.Equal(got, []int32{1, -1, 0, 0}) {
+		t.Errorf("ledger is %v, want 1,-1", got)
+	}
+	w.lose = true
+	a.must(a.ops.Delete(t.Context(), "test", "s", 0))
+	if w.lose || w.ledger(base.ID, 0) != nil || w.objects[sheep.DataObject(base.ID, 0)] != nil {
+		t.Error("the object is left")
+	}
+}
+
 func TestDecref(t *testing.T) {
 	w := newWorld(t, 1)
 	g := w.gateways[0]

@@ -2,7 +2,6 @@ package vdi
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"sheepdog/sheep"
@@ -148,25 +147,12 @@ func changeSlots(ctx context.Context, below sheep.Objects, ref sheep.Ref, first 
 	if err := below.Read(ctx, ref, old, slotOffset(first)); err != nil {
 		return nil, err
 	}
-	lo, hi := -1, 0 // the slots that change
-	le := binary.LittleEndian
-	for i := 0; i < len(slots); i += proto.MapEntrySize {
-		was, now := le.Uint32(old[i:]), le.Uint32(slots[i:])
-		if now >= sheep.MaxVDIs {
-			return nil, fmt.Errorf("%w: %#x in the map is not a VDI", sheep.ErrInvalid, now)
-		}
-		if was != now {
-			if lo < 0 {
-				lo = i / proto.MapEntrySize
-			}
-			hi = i/proto.MapEntrySize + 1
-		}
-	}
-	if lo < 0 {
+	lo, hi := changed(old, slots)
+	if lo == hi {
 		return nil, nil
 	}
-	first += uint32(lo)
 	old, slots = old[lo*proto.MapEntrySize:hi*proto.MapEntrySize], slots[lo*proto.MapEntrySize:hi*proto.MapEntrySize]
+	first += uint32(lo)
 	grefs := make([]byte, (hi-lo)*proto.GRefSize)
 	if err := below.Read(ctx, ref, grefs, grefOffset(first)); err != nil {
 		return nil, err
@@ -174,36 +160,40 @@ func changeSlots(ctx context.Context, below sheep.Objects, ref sheep.Ref, first 
 
 	w := sheep.Write{Off: slotOffset(first), Data: slots, Durable: true}
 	var drops []drop
-	lo, hi = -1, 0 // the references that change
-	for i := range len(slots) / proto.MapEntrySize {
-		was, now := le.Uint32(old[i*proto.MapEntrySize:]), le.Uint32(slots[i*proto.MapEntrySize:])
+	cleared := make([]byte, len(grefs))
+	copy(cleared, grefs)
+	for i := range hi - lo {
+		was, now := ownerAt(old, i), ownerAt(slots, i)
 		if was == now {
 			continue
 		}
-		index, r := first+uint32(i), grefAt(grefs, i)
+		index := first + uint32(i)
+		if now >= sheep.MaxVDIs {
+			return nil, fmt.Errorf("%w: %#x in the map is not a VDI", sheep.ErrInvalid, uint32(now))
+		}
 		if now != 0 {
-			w.After = append(w.After, sheep.DataObject(sheep.VDIID(now), index))
+			w.After = append(w.After, sheep.DataObject(now, index))
 		}
 		if was != 0 {
-			drops = append(drops, drop{owner: sheep.VDIID(was), index: index, ref: r})
+			drops = append(drops, drop{owner: was, index: index, ref: grefAt(grefs, i)})
 		}
-		if r != (gref{}) {
-			if lo < 0 {
-				lo = i
-			}
-			hi = i + 1
-			putGref(grefs, i, gref{})
-		}
+		putGref(cleared, i, gref{})
 	}
 	if err := below.Write(ctx, ref, &w); err != nil {
 		return nil, err
 	}
-	if lo < 0 {
+	from, to := difference(grefs, cleared)
+	if from == to {
 		return drops, nil
 	}
 	return drops, below.Write(ctx, ref, &sheep.Write{
-		Off:     grefOffset(first + uint32(lo)),
-		Data:    grefs[lo*proto.GRefSize : hi*proto.GRefSize],
-		Durable: true,
+		Off: grefOffset(first) + uint32(from), Data: cleared[from:to], Durable: true,
 	})
+}
+
+// changed returns the shortest range of slots outside of which old and now are
+// equal.
+func changed(old, now []byte) (lo, hi int) {
+	from, to := difference(old, now)
+	return from / proto.MapEntrySize, (to + proto.MapEntrySize - 1) / proto.MapEntrySize
 }

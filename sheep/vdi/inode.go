@@ -51,8 +51,10 @@ type MapPage struct {
 func (p MapPage) Len() int { return len(p.raw) / proto.MapEntrySize }
 
 // Owner returns the VDI that owns data object First+i, or 0.
-func (p MapPage) Owner(i int) sheep.VDIID {
-	return sheep.VDIID(binary.LittleEndian.Uint32(p.raw[i*proto.MapEntrySize:]))
+func (p MapPage) Owner(i int) sheep.VDIID { return ownerAt(p.raw, i) }
+
+func ownerAt(slots []byte, i int) sheep.VDIID {
+	return sheep.VDIID(binary.LittleEndian.Uint32(slots[i*proto.MapEntrySize:]))
 }
 
 // ReadMap reads the slots [from, to) of the map of v's inode and calls fn for

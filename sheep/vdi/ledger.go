@@ -175,7 +175,7 @@ func (g *Guard) references(ctx context.Context, r Reader, id sheep.ObjectID) ([]
 			continue // added to the table, inode not there yet
 		case err != nil:
 			return nil, fmt.Errorf("read map of VDI %v: %w", v.ID, err)
-		case sheep.VDIID(binary.LittleEndian.Uint32(slot[:])) != id.VDI():
+		case ownerAt(slot[:], 0) != id.VDI():
 			continue
 		}
 		var b [proto.GRefSize]byte

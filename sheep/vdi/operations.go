@@ -135,47 +135,44 @@ func (o *Operations) Delete(ctx context.Context, name, tag string, snapID uint32
 // Execute runs a plan from its start to its end; see the package comment for
 // what it finds when another node has run a part of it.
 func (o *Operations) Execute(ctx context.Context, t Task) (result []byte, changes []Change, err error) {
-	var m made
+	m, changes, err := o.execute(ctx, t)
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.encode(), changes, nil
+}
+
+func (o *Operations) execute(ctx context.Context, t Task) (made, []Change, error) {
 	switch t.Kind {
 	case PlanNew:
 		plan, err := decodeNewPlan(t.Payload)
 		if err != nil {
-			return nil, nil, err
+			return made{}, nil, err
 		}
-		if m, changes, err = o.executeNew(ctx, t, plan); err != nil {
-			return nil, nil, err
-		}
+		return o.executeNew(ctx, t, plan)
 	case PlanDelete:
 		plan, err := decodeDeletePlan(t.Payload)
 		if err != nil {
-			return nil, nil, err
+			return made{}, nil, err
 		}
-		if m, changes, err = o.executeDelete(ctx, t, plan); err != nil {
-			return nil, nil, err
-		}
+		return o.executeDelete(ctx, t, plan)
 	case PlanAttr:
 		plan, err := decodeAttrPlan(t.Payload)
 		if err != nil {
-			return nil, nil, err
+			return made{}, nil, err
 		}
 		plan.retry = t.Retry
-		if m, err = o.executeAttr(ctx, plan); err != nil {
-			return nil, nil, err
-		}
+		m, err := o.executeAttr(ctx, plan)
+		return m, nil, err
 	case PlanLookup:
 		plan, err := decodeDeletePlan(t.Payload)
 		if err != nil {
-			return nil, nil, err
+			return made{}, nil, err
 		}
 		v, err := o.find(ctx, plan.query, 0)
-		if err != nil {
-			return nil, nil, err
-		}
-		m.VDI = v.ID
-	default:
-		return nil, nil, fmt.Errorf("%w: plan of kind %d", sheep.ErrNotSupported, t.Kind)
+		return made{VDI: v.ID}, nil, err
 	}
-	return m.encode(), changes, nil
+	return made{}, nil, fmt.Errorf("%w: plan of kind %d", sheep.ErrNotSupported, t.Kind)
 }
 
 // as makes what a failed step of a plan means to the client out of err: meaning,

@@ -97,6 +97,7 @@ type world struct {
 	repeat      bool           // run the next plan twice
 	deny        sheep.ObjectID // the next write to it fails, unless it creates it
 	ending      func()         // runs before the next plan, as the end of the one before
+	lose        bool           // the answer to the next release that is forwarded
 	interrupted bool           // a client's request was
 
 	gateways []*gateway
@@ -325,7 +326,12 @@ func (g *gateway) ForwardWrite(ctx context.Context, ref sheep.Ref, wr *sheep.Wri
 }
 
 func (g *gateway) ForwardDecref(ctx context.Context, ref sheep.Ref, generation, count uint32) error {
-	return g.ownerOf(ref.ID).guard.DecrefOwned(ctx, ref, generation, count)
+	err := g.ownerOf(ref.ID).guard.DecrefOwned(ctx, ref, generation, count)
+	if err == nil && g.w.lose {
+		g.w.lose = false
+		return &sheep.NotOwnerError{}
+	}
+	return err
 }
 
 func (g *gateway) ownerOf(id sheep.ObjectID) *gateway {
