@@ -33,18 +33,17 @@ func main() {
 		stop() // a second signal ends the process at once
 	}()
 	os.Exit(command.Run(ctx, command.Env{
-		Program:       program(),
-		Version:       version(),
-		Args:          os.Args[1:],
-		Stdin:         os.Stdin,
-		Stdout:        os.Stdout,
-		Stderr:        os.Stderr,
-		StdinTerminal: term.IsTerminal(int(os.Stdin.Fd())),
-		StdoutWidth:   width(os.Stdout),
-		StderrWidth:   width(os.Stderr),
-		Getenv:        os.Getenv,
-		Location:      time.Local,
-		Dial:          dial,
+		Program:     program(),
+		Version:     version(),
+		Args:        os.Args[1:],
+		Stdin:       os.Stdin,
+		Stdout:      os.Stdout,
+		Stderr:      os.Stderr,
+		StdoutWidth: width(os.Stdout),
+		StderrWidth: width(os.Stderr),
+		Getenv:      os.Getenv,
+		Location:    time.Local,
+		Dial:        dial,
 	}))
 }
 

@@ -40,7 +40,7 @@ func (c *Cluster) tree(ctx context.Context, h *proto.InodeHeader) ([]proto.BTree
 			return nil, err
 		}
 		if leaf.Depth != proto.BTreeLeafDepth {
-			return nil, fmt.Errorf("%w: B-tree node %v is no leaf", sheep.ErrIO, child.ID)
+			return nil, fmt.Errorf("%w: tree node %v is no leaf", sheep.ErrIO, child.ID)
 		}
 		entries = append(entries, leaf.Entries...)
 	}
@@ -55,7 +55,7 @@ func (c *Cluster) node(ctx context.Context, id sheep.ObjectID, off uint32) (prot
 	}
 	h, err := proto.DecodeBTreeHeader(b)
 	if err != nil {
-		return proto.BTreeNode{}, fmt.Errorf("B-tree node %v: %w", id, err)
+		return proto.BTreeNode{}, fmt.Errorf("tree node %v: %w", id, err)
 	}
 	if b = append(b, make([]byte, h.Size()-len(b))...); len(b) > proto.BTreeHeaderSize {
 		if err := c.Read(ctx, id, b, off); err != nil {
@@ -64,7 +64,7 @@ func (c *Cluster) node(ctx context.Context, id sheep.ObjectID, off uint32) (prot
 	}
 	n, err := proto.DecodeBTreeNode(b)
 	if err != nil {
-		return proto.BTreeNode{}, fmt.Errorf("B-tree node %v: %w", id, err)
+		return proto.BTreeNode{}, fmt.Errorf("tree node %v: %w", id, err)
 	}
 	return n, nil
 }
