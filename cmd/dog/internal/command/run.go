@@ -53,9 +53,8 @@ type Env struct {
 	Stdout io.Writer
 	Stderr io.Writer
 
-	StdinTerminal bool // standard input is a terminal
-	StdoutWidth   int  // columns of the terminal that standard output is, or 0
-	StderrWidth   int  // likewise of standard error
+	StdoutWidth int // columns of the terminal that standard output is, or 0
+	StderrWidth int // likewise of standard error
 
 	Getenv   func(string) string
 	Now      func() time.Time
