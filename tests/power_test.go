@@ -139,12 +139,14 @@ func TestOneDiskLosesItsPower(t *testing.T) {
 	more := counter(clients)
 	c.Until("some writes", func(context.Context) error { return more(100) })
 	disks[2].Cut(seed)
+	if code, err := c.Nodes[2].Wait(patience); err != nil || code == 0 {
+		t.Fatalf("a sheep that has lost its disk goes on, or ends as if nothing had happened: status %d, %v", code, err)
+	}
 	more = counter(clients)
 	c.Until("writes after the cut", func(context.Context) error {
 		failed(t, clients)
 		return more(100)
 	})
-	c.Nodes[2].Kill()
 	c.Nodes[2].Start()
 	c.WaitRecovered()
 	close(stop)

@@ -225,6 +225,10 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, ready func()) 
 	select {
 	case <-ctx.Done():
 	case <-n.stopped:
+		if n.hasFailed() { // let the others go on without this node at once
+			leave()
+			n.server.Hurry()
+		}
 	}
 	stopServing()
 	front.Wait()
@@ -240,10 +244,15 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, ready func()) 
 	return n.epilogue(errors.Join(frontErr, memberErr))
 }
 
+// hasFailed reports whether the node stops because something of it is broken.
+func (n *node) hasFailed() bool {
+	return n.reason != nil && !errors.Is(n.reason, sheep.ErrShutdown) && !errors.Is(n.reason, sheep.ErrKilled)
+}
+
 // flushOwned makes what this node's clients have written durable everywhere. In
 // a shutdown every node does that for itself.
 func (n *node) flushOwned() {
-	if n.cluster.View().Status != cluster.OK {
+	if n.hasFailed() || n.cluster.View().Status != cluster.OK {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
@@ -262,6 +271,8 @@ func (n *node) epilogue(err error) error {
 		return errors.Join(err, n.store.SetConfig(conf))
 	case errors.Is(n.reason, sheep.ErrKilled):
 		return nil
+	case err == nil && n.hasFailed():
+		return n.reason
 	}
 	return err
 }

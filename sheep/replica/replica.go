@@ -178,7 +178,7 @@ func (r *Replica) Remove(ctx context.Context, ref sheep.Ref) error {
 		})
 	})
 	if err != nil {
-		return err
+		return r.judge(ref, err)
 	}
 	if missing {
 		return fmt.Errorf("remove object %v: %w", ref.ID, sheep.ErrNoObject)
@@ -253,7 +253,7 @@ func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (com
 			return write()
 		})
 	})
-	return commit, err
+	return commit, r.judge(ref, err)
 }
 
 // admitted runs fn under the gate once the copy is trusted and ref admitted.

@@ -172,6 +172,10 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 	return errors.Join(errs...)
 }
 
+// Hurry ends the requests under way, now and from then on: what they wait for
+// will not come.
+func (s *Server) Hurry() { s.stopWork(errStopped) }
+
 // accept accepts connections until ctx ends.
 func (s *Server) accept(ctx context.Context, l net.Listener, serving *sync.WaitGroup) error {
 	for {
