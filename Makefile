@@ -17,16 +17,16 @@ demo-stop: ## end what demo started and remove its data
 	tests/demo/demo.sh stop
 
 test: ## everything: units, and real processes with real clients
-	$(GO) test -timeout 28m ./...
+	$(GO) test -count=1 -timeout 28m ./...
 
 short: ## the same with shorter storms
-	$(GO) test -short -timeout 15m ./...
+	$(GO) test -count=1 -short -timeout 15m ./...
 
 race: ## the unit tests with the race detector
 	$(GO) test -race -timeout 15m $(UNIT)
 
 e2e: ## only the tests with real processes, telling what they do
-	$(GO) test -v -timeout 28m ./tests
+	$(GO) test -count=1 -v -timeout 28m ./tests
 
 check: ## form, vet, staticcheck, rules of the tree, race detector
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }

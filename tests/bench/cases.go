@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -63,55 +64,79 @@ type results struct {
 	rows     []*row
 }
 
+// run measures all subjects side by side: what disturbs the machine for a while
+// then disturbs them all.
 func run(t *bench, cfg config) results {
 	var r results
-	raw := make(map[string]figure)
-	for _, copies := range cfg.copies {
-		for _, j := range jobs() {
-			if !strings.Contains(j.name, cfg.only) {
-				continue
-			}
-			if _, ok := raw[j.name]; !ok {
-				raw[j.name] = measureRaw(t, cfg, j)
-			}
-			r.rows = append(r.rows, &row{job: j, copies: copies, raw: raw[j.name]})
-		}
-	}
 	for _, s := range cfg.subject {
 		r.subjects = append(r.subjects, s.name)
-		for _, copies := range cfg.copies {
-			measureCluster(t, cfg, s, copies, r.rows)
+	}
+	for _, copies := range cfg.copies {
+		var cs []*harness.Cluster
+		one := &bench{ctx: t.ctx}
+		t.Cleanup(one.finish) // if a failure ends the program
+		for _, s := range cfg.subject {
+			cs = append(cs, start(one, cfg, s, copies))
 		}
+		raw := newRawFile(one, cfg.size)
+		for _, j := range jobs() {
+			if strings.Contains(j.name, cfg.only) {
+				r.rows = append(r.rows, compare(t, cfg, j, copies, raw, cs))
+			}
+		}
+		one.finish()
 	}
 	return r
 }
 
-// measureCluster runs all jobs on a new cluster.
-func measureCluster(t *bench, cfg config, s subject, copies int, rows []*row) {
-	one := &bench{ctx: t.ctx}
-	t.Cleanup(one.finish) // if a failure ends the program
-	defer one.finish()
-	c := harness.Start(one, harness.Config{Sheep: s.sheep, Dog: s.dog})
+// start makes a cluster with a disk full of noise.
+func start(t *bench, cfg config, s subject, copies int) *harness.Cluster {
+	c := harness.Start(t, harness.Config{Sheep: s.sheep, Dog: s.dog})
 	c.Format(copies)
 	c.Dog("vdi", "create", "bench", strconv.FormatInt(cfg.size, 10))
-	for i, r := range rows {
-		if r.copies != copies {
-			continue
-		}
-		d, err := native.Open(t.ctx, native.Config{Servers: c.Addrs(0)[:1], WriteBack: r.job.flush > 0}, "bench")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i == slices.IndexFunc(rows, func(r *row) bool { return r.copies == copies }) {
-			fill(t, d, cfg.size)
-		}
-		before := cpu(c)
-		f, n := measure(t, cfg, r.job, d)
-		f.cpu = (cpu(c) - before) / time.Duration(max(1, n))
-		r.by = append(r.by, f)
-		t.Logf("%-3s %d copies  %-60s %s", s.name, copies, r.job.name, f.describe(r.job))
-		d.Close()
+	d := open(t, c, 64)
+	defer d.Close()
+	fill(t, d, cfg.size)
+	return c
+}
+
+func open(t *bench, c *harness.Cluster, flush int) *native.Disk {
+	d, err := native.Open(t.ctx, native.Config{Servers: c.Addrs(0)[:1], WriteBack: flush > 0}, "bench")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return d
+}
+
+// compare runs a job on the file and on each cluster, in turns.
+func compare(t *bench, cfg config, j job, copies int, file *rawFile, cs []*harness.Cluster) *row {
+	raw := make([]figure, cfg.rounds)
+	by := make([][]figure, len(cs))
+	for round := range cfg.rounds {
+		file.each = j.flush == 0
+		raw[round], _ = measure(t, cfg, j, file)
+		for i, c := range cs {
+			d := open(t, c, j.flush)
+			before := cpu(c)
+			f, n := measure(t, cfg, j, d)
+			f.cpu = (cpu(c) - before) / time.Duration(max(1, n))
+			by[i] = append(by[i], f)
+			d.Close()
+		}
+	}
+	r := &row{job: j, copies: copies, raw: median(raw)}
+	t.Logf("%d copies, %s\n  raw %s", copies, j.name, r.raw.describe(j))
+	for i, figures := range by {
+		r.by = append(r.by, median(figures))
+		t.Logf("  %-3s %s", cfg.subject[i].name, r.by[i].describe(j))
+	}
+	return r
+}
+
+// median returns the figure in the middle.
+func median(figures []figure) figure {
+	slices.SortFunc(figures, func(a, b figure) int { return cmp.Compare(a.perSecond, b.perSecond) })
+	return figures[len(figures)/2]
 }
 
 // cpu returns the processor time that the daemons have used.

@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,6 +27,7 @@ import (
 type config struct {
 	size    int64
 	time    time.Duration
+	rounds  int
 	copies  []int
 	only    string
 	report  string
@@ -64,7 +66,8 @@ func main() {
 func parse() (config, error) {
 	var cfg config
 	mib := flag.Int64("size", 128, "size of the disk in MiB")
-	flag.DurationVar(&cfg.time, "time", 3*time.Second, "how long each case runs")
+	flag.DurationVar(&cfg.time, "time", 2*time.Second, "how long each case runs")
+	flag.IntVar(&cfg.rounds, "rounds", 3, "how often each case runs; the figure in the middle counts")
 	copies := flag.String("copies", "1,3", "numbers of copies, separated by commas")
 	flag.StringVar(&cfg.only, "only", "", "run only the cases whose name contains this")
 	flag.StringVar(&cfg.report, "report", "", "file to write the table into, between its markers")
@@ -74,6 +77,9 @@ func parse() (config, error) {
 	dog := flag.String("dog", "bin/dog", "its administration program")
 	flag.Parse()
 	cfg.size = *mib << 20
+	if cfg.rounds < 1 || cfg.size < 1<<20 {
+		return cfg, errors.New("-rounds and -size must be at least 1")
+	}
 	for f := range strings.SplitSeq(*copies, ",") {
 		n, err := strconv.Atoi(f)
 		if err != nil || n < 1 || n > 3 {
@@ -156,6 +162,6 @@ func write(cfg config, table string) error {
 	if !ok || !ok2 {
 		return fmt.Errorf("%s has no place for the table", cfg.report)
 	}
-	head := fmt.Sprintf("Measured on %s, %s; a disk of %d MiB, %v for each case.\n\n", cfg.date, cfg.machine, cfg.size>>20, cfg.time)
+	head := fmt.Sprintf("Measured on %s, %s; a disk of %d MiB; each case ran %d times for %v, and the figure in the middle counts.\n\n", cfg.date, cfg.machine, cfg.size>>20, cfg.rounds, cfg.time)
 	return os.WriteFile(cfg.report, []byte(before+begin+head+table+end+after), 0o644)
 }

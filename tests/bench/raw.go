@@ -3,34 +3,32 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"syscall"
 )
-
-// measureRaw runs a job on a file beside the stores.
-func measureRaw(t *bench, cfg config, j job) figure {
-	dir, err := os.MkdirTemp("", "sheepraw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	f, err := os.Create(dir + "/raw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	d := &rawFile{f: f, size: cfg.size}
-	fill(t, d, cfg.size)
-	d.each = j.flush == 0
-	got, _ := measure(t, cfg, j, d)
-	t.Logf("raw           %-60s %s", j.name, got.describe(j))
-	return got
-}
 
 // A rawFile is a file used like a disk of the cluster.
 type rawFile struct {
 	f    *os.File
 	size int64
 	each bool // sync each write
+}
+
+// newRawFile makes a file beside the stores and fills it with noise.
+func newRawFile(t *bench, size int64) *rawFile {
+	dir, err := os.MkdirTemp("", "sheepraw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	f, err := os.Create(filepath.Join(dir, "raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	r := &rawFile{f: f, size: size}
+	fill(t, r, size)
+	return r
 }
 
 func (r *rawFile) Size() int64 { return r.size }
