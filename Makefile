@@ -4,7 +4,7 @@ GO ?= go
 FUZZTIME ?= 10s
 UNIT = $(shell $(GO) list ./... | grep -v '/tests$$')
 
-.PHONY: build demo demo-stop test short race check fuzz e2e bench clean
+.PHONY: build demo demo-stop deps test short race check fuzz e2e bench clean
 
 build: ## bin/sheep, bin/dog and bin/collie, which is dog by its old name
 	$(GO) build -o bin/ ./cmd/...
@@ -16,16 +16,19 @@ demo: build ## three sheep on this machine, a disk on them, one sheep killed
 demo-stop: ## end what demo started and remove its data
 	tests/demo/demo.sh stop
 
-test: ## everything: units, and real processes with real clients
+deps: ## the Debian packages that the tests use
+	tests/deps.sh
+
+test: deps ## everything: units, and real processes with real clients
 	$(GO) test -count=1 -timeout 28m ./...
 
-short: ## the same with shorter storms
+short: deps ## the same with shorter storms
 	$(GO) test -count=1 -short -timeout 15m ./...
 
 race: ## the unit tests with the race detector
 	$(GO) test -race -timeout 15m $(UNIT)
 
-e2e: ## only the tests with real processes, telling what they do
+e2e: deps ## only the tests with real processes, telling what they do
 	$(GO) test -count=1 -v -timeout 28m ./tests
 
 check: ## form, vet, staticcheck, rules of the tree, race detector
