@@ -31,6 +31,12 @@ import (
 // begin a new life.
 var errExpelled = errors.New("expelled from the cluster")
 
+// errVNodesChanged is C's text for a node that was started with -V before and
+// not now, or the other way round.
+//
+//lint:ignore ST1005 people and scripts know the text
+var errVNodesChanged = errors.New("Designation of before a restart and a vnodes option is different.")
+
 // stopPatience bounds the work of a clean stop that needs other nodes.
 const stopPatience = 5 * time.Second
 
@@ -102,7 +108,7 @@ func newNode(cfg config, st *store.Store) (*node, error) {
 	conf := st.Config()
 	fixed := cfg.vnodes != 0
 	if conf.Ctime != 0 && !cfg.gateway && fixed == (conf.Flags&proto.ClusterAutoVNodes != 0) {
-		return nil, errors.New("Designation of before a restart and a vnodes option is different.")
+		return nil, errVNodesChanged
 	}
 	n.self = selfNode(cfg, st)
 	history, err := readHistory(st)
