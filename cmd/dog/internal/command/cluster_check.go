@@ -13,6 +13,9 @@ func clusterCheck(ctx context.Context, s *session) error {
 	}
 	var damaged error
 	for _, h := range all {
+		if ctx.Err() != nil {
+			return interrupted()
+		}
 		if h.Snapshot() {
 			s.print("fix snapshot %s (id: %d, tag: \"%s\")\n", h.Name, h.SnapID, h.Tag)
 		} else {

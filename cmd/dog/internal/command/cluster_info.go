@@ -89,10 +89,6 @@ func (s *session) printSettings(newest proto.EpochRecord, state error) {
 		}
 		return text
 	}
-	if state != nil {
-		s.print("%s%s\n", label("Cluster store: "), remote.Text(state))
-		return
-	}
 	strategy, mode := "fixed", "node"
 	if newest.Flags&proto.ClusterAutoVNodes != 0 {
 		strategy = "auto"
@@ -100,8 +96,12 @@ func (s *session) printSettings(newest proto.EpochRecord, state error) {
 	if newest.Flags&proto.ClusterDiskMode != 0 {
 		mode = "disk"
 	}
-	s.print("%s%s with %s redundancy policy\n", label("Cluster store: "), newest.Store, policyText(newest.Copies, newest.CopyPolicy))
-	s.print("%s%s\n", label("Cluster vnodes strategy: "), strategy)
+	if state != nil {
+		s.print("%s%s\n", label("Cluster store: "), remote.Text(state))
+	} else {
+		s.print("%s%s with %s redundancy policy\n", label("Cluster store: "), newest.Store, policyText(newest.Copies, newest.CopyPolicy))
+		s.print("%s%s\n", label("Cluster vnodes strategy: "), strategy)
+	}
 	s.print("%s%s\n", label("Cluster vnode mode: "), mode)
 }
 

@@ -81,3 +81,6 @@ func requestFailed(err error) *failure {
 	}
 	return failed(err, "Failed to execute request: %s", remote.Text(err))
 }
+
+// interrupted returns the failure of a command that the user has ended.
+func interrupted() *failure { return fail(ExitSystem, "Interrupted") }

@@ -18,30 +18,34 @@ const (
 // fill makes the data objects with the given indexes of the VDI with the header
 // h, each a copy of the object that source names or empty, and enters them in
 // the map. The map is written after the objects, so that it never names one
-// that is not there.
+// that is not there. An interrupt takes effect when that is done.
 func (s *session) fill(ctx context.Context, h *proto.InodeHeader, indexes []uint32, source func(uint32) sheep.ObjectID) error {
 	bar := s.newProgress(s.out, s.app.env.StdoutWidth, uint64(len(indexes))<<h.BlockShift, size.Human)
 	defer bar.finish()
+	requests := context.WithoutCancel(ctx)
 	for len(indexes) > 0 {
+		if ctx.Err() != nil {
+			return interrupted()
+		}
 		batch := indexes[:min(fillBatch, len(indexes))]
 		indexes = indexes[len(batch):]
 		made := &ownMap{s: s, vdi: h.VDI}
 		var failure error
 		create := func(i uint32) error {
-			return s.Create(ctx, sheep.DataObject(h.VDI, i), source(i), nil, 0, 0)
+			return s.Create(requests, sheep.DataObject(h.VDI, i), source(i), nil, 0, 0)
 		}
 		i := 0
 		for err := range remote.Ordered(values(batch), fillWidth, create) {
 			switch {
 			case err == nil:
-				made.add(ctx, batch[i])
+				made.add(requests, batch[i])
 				bar.add(1 << h.BlockShift)
 			case failure == nil:
 				failure = failed(err, "Failed to write object %v: %s", sheep.DataObject(h.VDI, batch[i]), remote.Text(err))
 			}
 			i++
 		}
-		made.flush(ctx)
+		made.flush(requests)
 		if failure == nil {
 			failure = made.err
 		}

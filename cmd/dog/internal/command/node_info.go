@@ -22,6 +22,9 @@ type spaceRow struct {
 
 // nodeInfo shows how full the nodes are.
 func nodeInfo(ctx context.Context, s *session) error {
+	if !s.opts.raw && !s.opts.json {
+		s.print("Id\tSize\tUsed\tAvail\tUse%%\n")
+	}
 	var rows []spaceRow
 	var total spaceRow
 	for row := range remote.Ordered(slices.Values(s.nodeRows()), queryWidth, func(r nodeRow) spaceRow {
@@ -68,7 +71,6 @@ func (s *session) printSpace(rows []spaceRow, total spaceRow, virtual uint64) {
 		s.print("Total %d %d %d %d%% %d\n", total.Size, total.Used, total.Free, percent(total.Used, total.Size), virtual)
 		return
 	}
-	s.print("Id\tSize\tUsed\tAvail\tUse%%\n")
 	for _, r := range rows {
 		s.print("%2d\t%s\t%s\t%s\t%3d%%\n", r.ID, s.size(r.Size), s.size(r.Used), s.size(r.Free), percent(r.Used, r.Size))
 	}

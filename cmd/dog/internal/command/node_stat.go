@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
 )
 
@@ -41,7 +42,7 @@ func statOf(st proto.Stat) statReport {
 func nodeStat(ctx context.Context, s *session) error {
 	st, err := s.Stat(ctx)
 	if err != nil {
-		return err
+		return statFailed(err)
 	}
 	now := statOf(st)
 	if s.opts.json {
@@ -60,7 +61,7 @@ func nodeStat(ctx context.Context, s *session) error {
 			return nil // an interrupt is how watching ends
 		}
 		if st, err = s.Stat(ctx); err != nil {
-			return err
+			return statFailed(err)
 		}
 		before := now
 		now = statOf(st)
@@ -73,6 +74,13 @@ func nodeStat(ctx context.Context, s *session) error {
 			return fail(ExitSystem, "Failed to write the output: %v", err)
 		}
 	}
+}
+
+func statFailed(err error) error {
+	if unreachable(err) {
+		return quiet(ExitSystem)
+	}
+	return fail(ExitFailure, "failed to get stat information: %s", remote.Text(err))
 }
 
 // printStat prints one row, and with before the change since then.

@@ -77,6 +77,11 @@ func Run(ctx context.Context, env Env) int {
 	a := &app{env: env, out: out, groups: groups()}
 	a.logInvocation()
 	err := a.dispatch(ctx)
+	if err != nil && ctx.Err() != nil {
+		if _, ok := errors.AsType[*failure](err); !ok {
+			err = interrupted()
+		}
+	}
 	status := a.report(err)
 	if err := out.Flush(); err != nil && status == ExitSuccess {
 		fmt.Fprintf(env.Stderr, "Failed to write the output: %v\n", err)

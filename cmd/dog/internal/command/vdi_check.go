@@ -16,7 +16,7 @@ import (
 func vdiCheck(ctx context.Context, s *session) error {
 	h, err := s.open(ctx, s.name(), s.opts.snapshot)
 	if err != nil {
-		return alsoFatal(err, "FATAL: no inode objects")
+		return also(err, "FATAL: no inode objects")
 	}
 	if s.opts.exist {
 		return s.checkExistence(ctx, h)
@@ -51,6 +51,9 @@ func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
 	for verdict := range remote.Ordered(slices.Values(ids), checkWidth, func(id sheep.ObjectID) verdict {
 		return c.check(ctx, id)
 	}) {
+		if ctx.Err() != nil {
+			return interrupted()
+		}
 		for _, line := range verdict.fixed {
 			s.print("%s\n", line)
 		}

@@ -45,7 +45,7 @@ func vdiClone(ctx context.Context, s *session) error {
 	clone := *h
 	clone.VDI = id
 	if err := s.fill(ctx, &clone, indexes, source); err != nil {
-		return err
+		return also(err, "The clone %s is incomplete: delete it", target)
 	}
 	s.tell(id, "VDI ID of newly created clone: %x\n")
 	return nil

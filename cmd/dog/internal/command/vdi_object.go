@@ -52,7 +52,7 @@ type locationRow struct {
 func vdiObjectLocation(ctx context.Context, s *session) error {
 	h, err := s.open(ctx, s.name(), s.opts.snapshot)
 	if err != nil {
-		return alsoFatal(err, "FATAL: no inode objects")
+		return also(err, "FATAL: no inode objects")
 	}
 	id := sheep.InodeObject(h.VDI)
 	if s.opts.hasIndex {
@@ -75,8 +75,8 @@ func vdiObjectLocation(ctx context.Context, s *session) error {
 	return s.showLocation(ctx, h, id)
 }
 
-// alsoFatal adds a line to a failure.
-func alsoFatal(err error, format string, args ...any) error {
+// also adds a line to a failure.
+func also(err error, format string, args ...any) error {
 	if f, ok := err.(*failure); ok {
 		return f.and(format, args...)
 	}
@@ -137,7 +137,7 @@ type mapRow struct {
 func vdiObjectMap(ctx context.Context, s *session) error {
 	h, err := s.open(ctx, s.name(), s.opts.snapshot)
 	if err != nil {
-		return alsoFatal(err, "FATAL: %s not found", s.name())
+		return also(err, "FATAL: %s not found", s.name())
 	}
 	if s.opts.hasIndex && uint64(s.opts.index) >= objectIndexes(h) {
 		s.print("The offset is too large!\n")

@@ -22,6 +22,7 @@ func vdiRollback(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx) // the VDI must not be left without its new state
 	if err := s.deleteVDI(ctx, s.name(), remote.Version{}); err != nil && !missing(err) {
 		return err
 	}

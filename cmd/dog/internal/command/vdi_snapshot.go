@@ -80,6 +80,7 @@ func (s *session) unchanged(ctx context.Context, h *proto.InodeHeader) (bool, er
 // VDI a snapshot, and returns the number of the new working VDI. If the
 // cluster refuses, the tag is taken back.
 func (s *session) takeSnapshot(ctx context.Context, h *proto.InodeHeader, tag string) (sheep.VDIID, error) {
+	ctx = context.WithoutCancel(ctx) // the tag belongs to the snapshot
 	inode, label := sheep.InodeObject(h.VDI), proto.Label(tag)
 	if err := s.Write(ctx, inode, label[:], tagOffset, 0); err != nil {
 		return 0, failed(err, "Failed to write object %v: %s", inode, remote.Text(err))
