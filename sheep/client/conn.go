@@ -14,10 +14,7 @@ import (
 	"sheepdog/sheep/wire"
 )
 
-const (
-	readBuffer = 128 << 10
-	batchLimit = 64 // completions run before gathered requests are sent
-)
+const batchLimit = 64 // completions run before gathered requests are sent
 
 // Conditions of connections. ErrProtocol matches sheep.ErrNetwork, and so does
 // every error that ends a connection.
@@ -169,7 +166,8 @@ func (c *Conn) fail(err error) {
 // read is the reader goroutine.
 func (c *Conn) read() {
 	defer close(c.done)
-	err := c.readAll(wire.NewReader(c.nc, make([]byte, readBuffer)))
+	var buffers wire.Buffers // for the one buffer that this goroutine needs
+	err := c.readAll(wire.NewReader(c.nc, &buffers))
 	if cause := c.w.Err(); cause != nil && errors.Is(err, net.ErrClosed) {
 		err = cause // a write has failed first
 	}

@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	readBuffer = 128 << 10
 	overhead   = 1 << 10 // what a request costs besides its payloads
 	batchLimit = 64      // requests handled before gathered answers are sent
 )
@@ -56,10 +55,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 // serve reads and dispatches requests until the client goes or the server
 // stops, then waits for those under way and closes the connection.
 func (c *conn) serve() {
-	buf := c.server.buffers.Get(readBuffer)
-	defer c.server.buffers.Put(buf)
-	c.r = wire.NewReader(c.nc, buf.B)
+	c.r = wire.NewReader(c.nc, &c.server.buffers)
 	err := c.readAll()
+	c.r.Close()
 	c.uncork()
 
 	patience := time.Duration(0)

@@ -1,24 +1,50 @@
 package wire
 
 import (
+	"errors"
 	"io"
+	"os"
+	"syscall"
 )
 
 // LargePayload is the size from which payloads are neither copied nor batched.
 const LargePayload = 64 << 10
 
+// readSize is the size of a Reader's buffer.
+const readSize = 128 << 10
+
 // A Reader reads messages from a stream through one buffer. It belongs to one
-// goroutine.
+// goroutine. While it waits for a message on a connection it has no buffer, so
+// that connections on which nothing happens cost next to nothing.
 type Reader struct {
-	src  io.Reader
-	buf  []byte
-	r, w int // buf[r:w] is read from src and not yet consumed
+	src     io.Reader
+	raw     syscall.RawConn // of src, or nil
+	try     func(fd uintptr) bool
+	buffers *Buffers
+
+	lent *Buffer // nil while nothing is buffered, perhaps
+	r, w int     // lent.B[r:w] is read from src and not yet consumed
+
+	n   int   // of try
+	err error // of try
 }
 
-// NewReader returns a reader of src that uses buf, which should hold at least
-// LargePayload bytes.
-func NewReader(src io.Reader, buf []byte) *Reader {
-	return &Reader{src: src, buf: buf}
+// NewReader returns a reader of src that borrows its buffer from buffers.
+func NewReader(src io.Reader, buffers *Buffers) *Reader {
+	r := &Reader{src: src, buffers: buffers}
+	r.try = r.tryRead
+	if sc, ok := src.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			r.raw = raw
+		}
+	}
+	return r
+}
+
+// Close gives the buffer back. The source stays open.
+func (r *Reader) Close() {
+	r.buffers.Put(r.lent)
+	r.lent, r.r, r.w = nil, 0, 0
 }
 
 // Buffered returns the number of bytes that can be had without reading from
@@ -26,14 +52,14 @@ func NewReader(src io.Reader, buf []byte) *Reader {
 func (r *Reader) Buffered() int { return r.w - r.r }
 
 // Peek returns the next n bytes without consuming them, reading from the
-// source as needed. They are valid until the next call. It returns io.EOF if
-// the source ends before the first of them, io.ErrUnexpectedEOF if it ends
-// after it. n must not exceed the buffer.
+// source as needed. They are valid until the next call but Consume. It returns
+// io.EOF if the source ends before the first of them, io.ErrUnexpectedEOF if it
+// ends after it. n is at most LargePayload.
 func (r *Reader) Peek(n int) ([]byte, error) {
 	if err := r.need(n); err != nil {
 		return nil, err
 	}
-	return r.buf[r.r : r.r+n], nil
+	return r.lent.B[r.r : r.r+n], nil
 }
 
 // Consume drops n bytes that a Peek returned.
@@ -44,9 +70,11 @@ func (r *Reader) Consume(n int) { r.r += n }
 func (r *Reader) ReadFull(p []byte) error {
 	large := len(p) >= LargePayload
 	for {
-		n := copy(p, r.buf[r.r:r.w])
-		r.r += n
-		p = p[n:]
+		if r.Buffered() > 0 {
+			n := copy(p, r.lent.B[r.r:r.w])
+			r.r += n
+			p = p[n:]
+		}
 		if len(p) == 0 {
 			return nil
 		}
@@ -78,12 +106,12 @@ func (r *Reader) need(n int) error {
 	if r.r == r.w {
 		r.r, r.w = 0, 0
 	}
-	if r.r+n > len(r.buf) {
-		r.w = copy(r.buf, r.buf[r.r:r.w])
+	if r.r+n > readSize {
+		r.w = copy(r.lent.B, r.lent.B[r.r:r.w])
 		r.r = 0
 	}
 	for idle := 0; r.w-r.r < n; {
-		k, err := r.src.Read(r.buf[r.w:])
+		k, err := r.fill()
 		r.w += k
 		if r.w-r.r >= n {
 			return nil
@@ -101,6 +129,50 @@ func (r *Reader) need(n int) error {
 		}
 	}
 	return nil
+}
+
+// fill reads once.
+func (r *Reader) fill() (int, error) {
+	if r.raw == nil {
+		r.borrow()
+		return r.src.Read(r.lent.B[r.w:])
+	}
+	r.n, r.err = 0, nil
+	if err := r.raw.Read(r.try); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+// tryRead reads what is there. If nothing is, it asks to be called again when
+// something might be.
+func (r *Reader) tryRead(fd uintptr) bool {
+	r.borrow()
+	for {
+		n, err := syscall.Read(int(fd), r.lent.B[r.w:])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EAGAIN):
+			if r.w == 0 {
+				r.Close()
+			}
+			return false
+		case err != nil:
+			r.err = os.NewSyscallError("read", err)
+		case n == 0:
+			r.err = io.EOF
+		default:
+			r.n = n
+		}
+		return true
+	}
+}
+
+func (r *Reader) borrow() {
+	if r.lent == nil {
+		r.lent = r.buffers.Get(readSize)
+	}
 }
 
 func unexpected(err error) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -84,7 +85,7 @@ func TestMessagesOfManySendersArriveWholeAndInTheOrderOfEach(t *testing.T) {
 					}
 				})
 			}
-			receive(t, wire.NewReader(in, make([]byte, 128<<10)), senders, each)
+			receive(t, wire.NewReader(in, new(wire.Buffers)), senders, each)
 			wg.Wait()
 			w.Drain()
 			w.Close(nil)
@@ -212,7 +213,7 @@ func TestAStuckReaderIsGivenUpOnlyWhenAsked(t *testing.T) {
 
 func TestReader(t *testing.T) {
 	stream := bytes.Repeat([]byte("0123456789"), 30_000)
-	r := wire.NewReader(iotestOneByte{bytes.NewReader(stream)}, make([]byte, wire.LargePayload))
+	r := wire.NewReader(iotestOneByte{bytes.NewReader(stream)}, new(wire.Buffers))
 	b, err := r.Peek(10)
 	if err != nil || string(b) != "0123456789" {
 		t.Fatalf("Peek = %q, %v", b, err)
@@ -240,6 +241,33 @@ func TestReader(t *testing.T) {
 type iotestOneByte struct{ r io.Reader }
 
 func (o iotestOneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 777)]) }
+
+func TestAReaderThatWaitsHoldsNoBufferAndSeesDeadlines(t *testing.T) {
+	out, in := connect(t, "tcp")
+	var buffers wire.Buffers
+	r := wire.NewReader(in, &buffers)
+	for i := range 3 {
+		in.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("Peek with nothing there: %v, want %v", err, os.ErrDeadlineExceeded)
+		}
+		in.SetReadDeadline(time.Time{})
+		out.Write([]byte{byte(i)})
+		if b, err := r.Peek(1); err != nil || b[0] != byte(i) {
+			t.Fatalf("Peek = %x, %v", b, err)
+		}
+		r.Consume(1)
+	}
+	out.Close()
+	if _, err := r.Peek(1); err != io.EOF {
+		t.Errorf("Peek at the end: %v", err)
+	}
+	r.Close()
+	in.Close()
+	if _, err := r.Peek(1); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Peek of a closed connection: %v", err)
+	}
+}
 
 func TestBuffersKeepTheLengthAndReuseTheMemory(t *testing.T) {
 	var p wire.Buffers
