@@ -78,9 +78,9 @@ type Driver struct {
 	died chan struct{} // has one element when a process may have died
 	lost chan error    // has one element when this process cannot go on
 
-	beat     atomic.Int64 // the lease counts from here; 0 while this process is no member
-	checked  atomic.Int64 // when, since created, the lease was found to run
-	applying atomic.Int64 // when the machine was given an entry that it has not applied yet; 0 if there is none
+	beat    atomic.Int64 // the lease counts from here; 0 while this process is no member
+	checked atomic.Int64 // when, since created, the lease was found to run
+	behind  atomic.Int64 // since when the log has had entries that are not applied; 0 if there are none
 
 	mu      sync.Mutex
 	cur     *logFile          // guarded by mu; the generation that is appended to; nil when not running
@@ -253,90 +253,6 @@ func (d *Driver) serve(ctx context.Context, m cluster.Machine) error {
 			return fmt.Errorf("leave the cluster: %w", context.DeadlineExceeded)
 		}
 	}
-}
-
-// load opens the newest generation of the log and restores the machine from it.
-// It makes one if there is none that is of any use.
-func (d *Driver) load(m cluster.Machine) error {
-	for {
-		gens, err := generations(d.dir)
-		if err != nil {
-			return fmt.Errorf("local cluster: %w", err)
-		}
-		newest := uint64(0)
-		if len(gens) > 0 {
-			newest = slices.Max(gens)
-		}
-		l, err := openLog(d.dir, newest, d.boot)
-		if err == nil {
-			if err = m.Restore(l.index, l.snapshot); err == nil {
-				return d.use(l, decodeRoll(l.roll))
-			}
-			l.file.Close()
-			err = fmt.Errorf("%w: %w", errUnusable, err)
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && newest > 0:
-			// The others have moved on meanwhile.
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errUnusable):
-			if err := d.restart(newest, l, err); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("local cluster: %w", err)
-		}
-	}
-}
-
-// restart makes a generation that starts from nothing. Its indexes are larger
-// than those of any log before: no log lives by more than an entry a nanosecond.
-func (d *Driver) restart(last uint64, old *logFile, why error) error {
-	alive, err := othersAlive(d.dir, d.self)
-	if err != nil {
-		return fmt.Errorf("local cluster: %w", err)
-	}
-	if alive {
-		if gens, err := generations(d.dir); err == nil && slices.ContainsFunc(gens, func(g uint64) bool { return g > last }) {
-			return nil // made by them just now
-		}
-		return fmt.Errorf("local cluster: other processes use %s with a log that this one cannot use: %w", d.path, why)
-	}
-	index := uint64(time.Now().UnixNano())
-	if old != nil {
-		index = max(index, old.index+1)
-	}
-	if last > 0 {
-		d.cfg.Log.Info("starting a new log", "old", logName(last), "reason", why)
-	}
-	return createLog(d.dir, last+1, d.self, d.boot, index, nil, nil)
-}
-
-// use makes l the log that is read and appended to.
-func (d *Driver) use(l *logFile, r roll) error {
-	if err := d.notify.watchLog(logName(l.generation)); err != nil {
-		return fmt.Errorf("watch %s: %w", logName(l.generation), err)
-	}
-	if err := d.member.use(); err != nil {
-		return err
-	}
-	d.reader = reader{log: l, off: l.start}
-	d.index = l.index
-	d.rotating = false
-	l.snapshot, l.roll = nil, nil
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.cur != nil {
-		d.cur.file.Close()
-	}
-	d.cur, d.roll = l, r
-	d.scanned, d.turned = l.start, l.generation
-	// What this process logged after the end of the last generation counts for nothing there.
-	for _, number := range sortedKeys(d.pending) {
-		if err := d.writeLocked(number, d.pending[number]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // join logs the leaves of those that died, and this process's join.

@@ -56,10 +56,11 @@ type logFile struct {
 
 func logName(generation uint64) string { return "log." + strconv.FormatUint(generation, 10) }
 
-// createLog makes generation g of the log unless somebody else has made it.
-func createLog(dir *os.Root, g uint64, self sheep.Incarnation, boot [16]byte, index uint64, roll, snapshot []byte) error {
+// createLog makes generation g of the log, and reports whether it has: somebody
+// else may have made it.
+func createLog(dir *os.Root, g uint64, self sheep.Incarnation, boot [16]byte, index uint64, roll, snapshot []byte) (bool, error) {
 	if len(snapshot) > maxSnapshot {
-		return fmt.Errorf("%w: snapshot of %d bytes", sheep.ErrCluster, len(snapshot))
+		return false, fmt.Errorf("%w: snapshot of %d bytes", sheep.ErrCluster, len(snapshot))
 	}
 	b := make([]byte, 0, logHeader+len(roll)+len(snapshot))
 	b = append(b, logMagic...)
@@ -78,13 +79,14 @@ func createLog(dir *os.Root, g uint64, self sheep.Incarnation, boot [16]byte, in
 
 	tmp := fmt.Sprintf("log.%x.tmp", uint64(self))
 	if err := dir.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("create %s: %w", logName(g), err)
+		return false, fmt.Errorf("create %s: %w", logName(g), err)
 	}
 	err := dir.Link(tmp, logName(g))
+	made := err == nil
 	if errors.Is(err, fs.ErrExist) {
 		err = nil
 	}
-	return errors.Join(err, dir.Remove(tmp))
+	return made, errors.Join(err, dir.Remove(tmp))
 }
 
 // openLog opens generation g. The error is errUnusable if what is there is no

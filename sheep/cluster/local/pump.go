@@ -18,8 +18,12 @@ func (d *Driver) pump(m cluster.Machine) error {
 			return fmt.Errorf("local cluster: %w", err)
 		}
 		if !ok {
+			d.behind.Store(0)
 			d.applied(d.reader.end())
 			return d.limit()
+		}
+		if d.behind.Load() == 0 {
+			d.behind.Store(boottime())
 		}
 		d.index++
 		if r.kind == recordRotate {
@@ -71,9 +75,7 @@ func (d *Driver) apply(r record, m cluster.Machine) {
 	default:
 		return
 	}
-	d.applying.Store(boottime())
 	m.Apply(e)
-	d.applying.Store(0)
 }
 
 // enter puts the author of a join on the roll, once.
@@ -149,20 +151,26 @@ func (d *Driver) rotate(m cluster.Machine) error {
 
 // succeed makes the generation after old unless it exists. A process that was
 // away for so long that the others have done with that generation, and removed
-// it, must not make it again.
+// it, must not make it again: they remove none before it has been out of use for
+// longer than the expulsion of a member takes.
 func (d *Driver) succeed(old uint64, r roll, snapshot []byte) error {
-	behind := func() bool {
-		gens, err := generations(d.dir)
-		return err != nil || slices.ContainsFunc(gens, func(g uint64) bool { return g > old+1 })
-	}
-	if behind() {
+	begin := boottime()
+	if d.outrun(old + 1) {
 		return nil
 	}
-	if err := createLog(d.dir, old+1, d.self, d.boot, d.index, r.marshal(), snapshot); err != nil {
+	made, err := createLog(d.dir, old+1, d.self, d.boot, d.index, r.marshal(), snapshot)
+	if err != nil {
 		return err
 	}
-	if behind() {
-		return fmt.Errorf("%w: the other processes are generations ahead", sheep.ErrCluster)
+	if made && boottime()-begin > int64(d.cfg.Expel) && d.outrun(old+1) {
+		return errors.Join(fmt.Errorf("%w: the other processes are generations ahead", sheep.ErrCluster),
+			d.dir.Remove(logName(old+1)))
 	}
 	return nil
+}
+
+// outrun reports whether there is a generation after g.
+func (d *Driver) outrun(g uint64) bool {
+	gens, err := generations(d.dir)
+	return err != nil || slices.ContainsFunc(gens, func(other uint64) bool { return other > g })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func leaveLog(t *testing.T, boot [16]byte, index uint64) (path string) {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	if err := createLog(dir, 4, 9, boot, index, roll{9: 0}.marshal(), []byte("state")); err != nil {
+	if _, err := createLog(dir, 4, 9, boot, index, roll{9: 0}.marshal(), []byte("state")); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -285,7 +286,7 @@ func TestProcessThatFellGenerationsBehindMakesNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if err := createLog(root, 3, 9, s.boot, 1, nil, nil); err != nil {
+	if _, err := createLog(root, 3, 9, s.boot, 1, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.append(recordRotate, nil, nil); err != nil {
@@ -333,5 +334,47 @@ func TestTidyRemovesWhatNobodyNeeds(t *testing.T) {
 	names, err := readNames(s.dir)
 	if err != nil || len(names) != 2 {
 		t.Errorf("left are %v, %v; want this process's file and the last log", names, err)
+	}
+}
+
+// TestGenerationsMayChangeFast has several members end generations that hold
+// a few records only, all at the same time.
+func TestGenerationsMayChangeFast(t *testing.T) {
+	const members, messages = 3, 300
+	path := filepath.Join(t.TempDir(), "c")
+	var all []*started
+	for i := range members {
+		s := startDriver(t, path, sheep.Incarnation(i+1), Config{MaxLog: 1000})
+		s.joined(t)
+		all = append(all, s)
+	}
+	for _, s := range all {
+		go func() {
+			for i := range messages {
+				if err := s.Propose(t.Context(), []byte{byte(s.self), byte(i), byte(i >> 8)}); err != nil {
+					t.Errorf("propose: %v", err)
+					return
+				}
+			}
+		}()
+	}
+	var first []string
+	for _, s := range all {
+		var got []string
+		for len(got) < members*messages {
+			select {
+			case e := <-s.machine.entries:
+				if e.Kind == cluster.EntryMessage {
+					got = append(got, string(e.Data))
+				}
+			case err := <-s.done:
+				t.Fatalf("Run returned %v", err)
+			}
+		}
+		if first == nil {
+			first = got
+		} else if !slices.Equal(first, got) {
+			t.Error("the members were told different messages")
+		}
 	}
 }

@@ -267,11 +267,11 @@ func (d *Driver) wake(ctx context.Context, now int64) error {
 }
 
 // healthy returns why this process should be taken for dead, if it should: the
-// store does not answer, or the node hangs in applying an entry.
+// store does not answer, or the node does not come to the end of the log.
 func (d *Driver) healthy() error {
-	if since := d.applying.Load(); since != 0 {
-		if took := time.Duration(boottime() - since); took > d.cfg.Lease/2 {
-			return fmt.Errorf("%w: applying an entry for %v", sheep.ErrCluster, took.Round(time.Millisecond))
+	if since := d.behind.Load(); since != 0 {
+		if late := time.Duration(boottime() - since); late > d.cfg.Lease/2 {
+			return fmt.Errorf("%w: behind the log for %v", sheep.ErrCluster, late.Round(time.Millisecond))
 		}
 	}
 	if d.health != nil {
