@@ -15,7 +15,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 
 	"sheepdog/cmd/dog/internal/command"
 	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 )
 
@@ -34,7 +34,7 @@ func main() {
 	}()
 	os.Exit(command.Run(ctx, command.Env{
 		Program:     program(),
-		Version:     version(),
+		Version:     sheep.Version(),
 		Args:        os.Args[1:],
 		Stdin:       os.Stdin,
 		Stdout:      os.Stdout,
@@ -54,15 +54,6 @@ func program() string {
 		return "collie"
 	}
 	return "dog"
-}
-
-// version returns the version that the program was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "devel"
-	}
-	return info.Main.Version
 }
 
 // width returns the columns of the terminal that f is, or 0.
