@@ -28,6 +28,13 @@ func (t *table) touch(id sheep.ObjectID) (cold bool) {
 	return true
 }
 
+// heat is touch for a change whose record follows in any case.
+func (t *table) heat(id sheep.ObjectID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.touch(id)
+}
+
 // cool drops the coldest objects from the set, but none with writes that are
 // not durable.
 func (t *table) cool() {
@@ -36,7 +43,7 @@ func (t *table) cool() {
 		id := e.Value.(sheep.ObjectID)
 		last := e
 		e = e.Prev()
-		if o := t.objects[id]; o != nil && (o.writers > 0 || o.direct || o.logged > durable) {
+		if o := t.objects[id]; o != nil && (o.writers > 0 || o.direct || o.touched > durable) {
 			continue
 		}
 		t.hotOrder.Remove(last)

@@ -126,7 +126,7 @@ func (s *Store) settleOld(ctx context.Context, o *object) error {
 		s.table.mu.Unlock()
 		return failure("open", o.id, err)
 	}
-	live := o.logged >= s.journal.Tail() && o.logged > 0
+	live := o.touched >= s.journal.Tail() && o.touched > 0
 	upTo := s.journal.Last()
 	s.table.mu.Unlock()
 	if !live {

@@ -121,6 +121,21 @@ func (s *Store) sweep() error {
 	return nil
 }
 
+// sweepEmpty removes objects without size: a crash came between their creation,
+// which was never answered, and the sync of the file.
+func (s *Store) sweepEmpty() error {
+	for _, id := range s.ids(0) {
+		size, err := s.fileSize(objectPath(id))
+		if err == nil && size == 0 {
+			err = s.fs.Remove(objectPath(id))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // replaceFile gives the file name the content data, atomically and durably.
 func replaceFile(fs vfs.FS, name string, data []byte) error {
 	temp := name + tempSuffix

@@ -104,6 +104,10 @@ func (s *Store) IDs(from sheep.ObjectID) []sheep.ObjectID {
 		return nil
 	}
 	defer s.leave()
+	return s.ids(from)
+}
+
+func (s *Store) ids(from sheep.ObjectID) []sheep.ObjectID {
 	names, err := s.fs.List(objectDir)
 	if err != nil {
 		s.log.Error("the object directory could not be listed", "err", err)

@@ -100,7 +100,7 @@ func (s *Store) redoCreate(o *object, r *journal.Record) error {
 		return err
 	}
 	s.swap(o, f, uint32(r.Arg), r.Epoch, false)
-	s.table.finish(o, 0)
+	s.table.finish(o, 0, false)
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (s *Store) redoRemove(o *object) error {
 		return err
 	}
 	s.swap(o, nil, 0, 0, false)
-	s.table.finish(o, 0)
+	s.table.finish(o, 0, false)
 	return nil
 }
 
@@ -131,7 +131,7 @@ func (s *Store) redoWrite(o *object, r *journal.Record) error {
 		return nil // a creation that was never answered has replaced the object
 	}
 	s.table.begin(o, false)
-	defer s.table.finish(o, 0)
+	defer s.table.finish(o, 0, false)
 	if err := apply(f, &w); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/store/journal"
+	"sheepdog/sheep/store/vfs"
 )
 
 // syncWorkers is how many files are synced at once. The disk and its journal
@@ -38,15 +39,15 @@ type snapshot struct {
 	quiet   bool // no change was under way
 	live    bool // the journal may hold records of the object
 	attr    bool
-	name    bool
+	name    bool // the name must be durable, too
 	direct  bool
 }
 
 // syncObject makes the file of o, which the caller has pinned, durable.
 //
 // What was written directly must not be overwritten by a replay of older
-// records. So with mark, a Settled record follows when the file is durable, and
-// only when that record is durable, too, is the direct write.
+// records. So with mark, a Settled record follows when the file and its name are
+// durable, and only when that record is durable, too, is the direct write.
 func (s *Store) syncObject(o *object, mark bool) (err error) {
 	t := &s.table
 	for {
@@ -63,7 +64,7 @@ func (s *Store) syncObject(o *object, mark bool) (err error) {
 		// A change is applied before its record is appended.
 		snap := snapshot{
 			upTo: s.journal.Last(), changes: o.changes, quiet: o.writers == 0,
-			live: o.logged >= s.journal.Tail(), attr: o.attrDirty, name: o.nameDirty, direct: o.direct,
+			live: o.logged >= s.journal.Tail(), attr: o.attrDirty, name: o.nameDirty && o.direct, direct: o.direct,
 		}
 		t.mu.Unlock()
 
@@ -105,7 +106,9 @@ func (t *table) synced(o *object, snap snapshot, mark bool) {
 		o.nameDirty = false
 	}
 	if !snap.quiet || o.changes != snap.changes {
-		o.dirtySince = snap.upTo + 1
+		if o.dirtySince != 0 { // or a sync that began later has done it all
+			o.dirtySince = max(o.dirtySince, snap.upTo+1)
+		}
 		return
 	}
 	o.dirtySince, o.attrDirty = 0, false
@@ -121,6 +124,30 @@ func (t *table) synced(o *object, snap snapshot, mark bool) {
 func (s *Store) syncNames() error {
 	if err := s.names.do(); err != nil {
 		return s.journal.Fail(fmt.Errorf("sync directory %s: %w", objectDir, err))
+	}
+	return nil
+}
+
+// syncAllNames makes all names durable that were given so far.
+func (s *Store) syncAllNames() error {
+	t := &s.table
+	files := make(map[*object]vfs.File)
+	t.mu.Lock()
+	for _, o := range t.objects {
+		if o.nameDirty {
+			files[o] = o.file
+		}
+	}
+	t.mu.Unlock()
+	if err := s.syncNames(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for o, f := range files {
+		if o.file == f {
+			o.nameDirty = false
+		}
 	}
 	return nil
 }
@@ -190,7 +217,7 @@ func (s *Store) checkpoint(upTo uint64) error {
 	// An object whose sync failed is bad, which spoil has recorded; it holds
 	// up nothing.
 	_ = s.syncAll(objects, false)
-	if err := s.syncNames(); err != nil {
+	if err := s.syncAllNames(); err != nil {
 		return err
 	}
 	tail := s.journal.Tail()
@@ -345,7 +372,7 @@ func (s *Store) syncOld() {
 		}
 	}
 	t.mu.Unlock()
-	err := s.syncAll(objects, s.started)
+	err := errors.Join(s.syncAll(objects, s.started), s.syncAllNames())
 	if s.started {
 		err = errors.Join(err, s.journal.Wait(context.Background(), s.journal.Last()))
 	}

@@ -36,10 +36,11 @@ type object struct {
 	changes uint64 // changes begun so far
 
 	dirtySince uint64 // the file may lack the effect of this record and later ones on the disk; 0 if it does not
-	logged     uint64 // the newest record of a change, or a later one
+	logged     uint64 // the newest record of a change of content, or a later one
+	touched    uint64 // the newest record of any kind, or a later one
 	direct     bool   // the file was written without a record
 	attrDirty  bool   // the attribute is not durable
-	nameDirty  bool   // the name is not durable, and no record makes it so
+	nameDirty  bool   // the name is not durable
 
 	used *list.Element // in table.used if file is not nil
 }
@@ -47,7 +48,7 @@ type object struct {
 // settled reports whether the object can be forgotten: the disk has all.
 func (o *object) settled(durable uint64) bool {
 	return o.pins == 0 && o.dirtySince == 0 && !o.direct && !o.attrDirty && !o.nameDirty &&
-		o.logged <= durable && o.intent <= durable
+		o.touched <= durable
 }
 
 // A table holds the objects in use, with their open files.
@@ -168,6 +169,7 @@ func (s *Store) openObject(o *object) (vfs.File, error) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		o.logged = t.removed[o.id]
+		o.touched = o.logged
 		return nil, err
 	}
 	t.mu.Lock()
@@ -175,6 +177,7 @@ func (s *Store) openObject(o *object) (vfs.File, error) {
 	t.setFile(o, f)
 	o.size, o.epoch = info.Size, info.WriteEpoch
 	o.logged = s.journal.Last() // or before; it was forgotten
+	o.touched = o.logged
 	if replaced, listed := t.bad[o.id]; listed && replaced == 0 {
 		o.bad = true
 		return nil, fmt.Errorf("%w: a sync of the object failed before", sheep.ErrIO)
@@ -229,26 +232,28 @@ func (t *table) mark(o *object, direct bool) {
 	}
 }
 
-// finish ends what begin began; seq is the record of the change, or 0.
-func (t *table) finish(o *object, seq uint64) {
+// finish ends what begin began; seq is the record of the change, or 0, and
+// content tells whether it has the new content.
+func (t *table) finish(o *object, seq uint64, content bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o.writers--
-	o.logged = max(o.logged, seq)
+	o.touched = max(o.touched, seq)
+	if content {
+		o.logged = max(o.logged, seq)
+	}
 	if o.file == nil && seq != 0 {
 		t.removed[o.id] = seq
 	}
 }
 
 // replace makes f, nil if the object was removed, the file of o, forgetting
-// all that concerned the old one, which it returns. Otherwise it is begin.
+// all that concerned the old one, which it returns. Otherwise it is begin, but
+// leaves the intent log alone.
 func (t *table) replace(o *object, f vfs.File, size uint32, epoch sheep.Epoch, direct bool) (old vfs.File) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	old = o.file
-	if old == nil {
-		o.logged = t.journal.Last() // or before; what it was is not known
-	}
 	t.clean(o)
 	if _, listed := t.bad[o.id]; listed {
 		t.bad[o.id] = t.journal.Last() + 1
@@ -259,9 +264,8 @@ func (t *table) replace(o *object, f vfs.File, size uint32, epoch sheep.Epoch, d
 	o.changes++
 	if f != nil {
 		t.mark(o, direct)
-		o.attrDirty, o.nameDirty = true, direct
+		o.attrDirty, o.nameDirty = true, true
 	}
-	t.touch(o.id)
 	return old
 }
 

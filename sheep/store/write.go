@@ -120,14 +120,9 @@ func (s *Store) record(o *object, r *journal.Record, cold, direct, durable bool)
 	if cold || r.Kind != journal.Touched {
 		seq, err = s.journal.Append(r)
 	}
+	s.table.finish(o, seq, r.Kind != journal.Touched)
 	if err != nil {
-		s.table.finish(o, 0)
 		return Commit{}, err
-	}
-	if r.Kind == journal.Touched {
-		s.table.finish(o, 0)
-	} else {
-		s.table.finish(o, seq)
 	}
 	if cold {
 		o.intent = seq
@@ -187,7 +182,16 @@ func (s *Store) create(o *object, size uint32, epoch sheep.Epoch, w *sheep.Write
 	}
 	data, off := trimZeroes(w.Data, w.Off)
 	direct := len(data) > journal.MaxData
-	f, temp, err := s.makeFile(o.id, size, epoch, func(f vfs.File) error { return writeSparse(f, data, int64(off)) })
+	_, err := s.openObject(o)
+	fresh := isMissing(err)
+	f, temp, err := s.makeFile(o.id, size, epoch, func(f vfs.File) error {
+		if err := writeSparse(f, data, int64(off)); err != nil || fresh {
+			return err
+		}
+		// The new name may reach the disk before the record does. What was
+		// answered of the old object must not be lost to an empty file then.
+		return f.Sync()
+	})
 	if err != nil {
 		return Commit{}, failure("create", o.id, err)
 	}
@@ -195,6 +199,7 @@ func (s *Store) create(o *object, size uint32, epoch sheep.Epoch, w *sheep.Write
 		return Commit{}, failure("create", o.id, errors.Join(nameless(err), f.Close(), s.fs.Remove(temp)))
 	}
 	s.swap(o, f, size, epoch, direct)
+	s.table.heat(o.id)
 	r := journal.Record{Kind: journal.Create, ID: o.id, Epoch: epoch, Off: off, Arg: uint64(size), Data: data}
 	if direct {
 		r = journal.Record{Kind: journal.Touched, ID: o.id, Epoch: epoch}
@@ -330,6 +335,7 @@ func (s *Store) Remove(id sheep.ObjectID, epoch sheep.Epoch) (Commit, error) {
 		return Commit{}, failure("remove", id, err)
 	}
 	s.swap(o, nil, 0, 0, false)
+	s.table.heat(id)
 	r := journal.Record{Kind: journal.Remove, ID: id, Epoch: epoch}
 	c, err := s.record(o, &r, true, false, true)
 	if err != nil {

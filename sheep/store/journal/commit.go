@@ -119,19 +119,16 @@ func (j *Journal) write(block []byte, h blockHeader) error {
 
 // rotate closes the current segment and opens a free one, waiting for it. The
 // old segment is durable before the new one is touched, so that only the last
-// segment can have a torn tail.
+// segment can have a torn tail. And it may end only when the new one's head is
+// durable, which stands for what it says of intents.
 func (j *Journal) rotate() error {
 	if err := j.sync(); err != nil {
 		return err
 	}
 	j.tell()
-	j.cur.last = j.written
+	old := j.cur
+	old.last = j.written
 	j.segs.Lock()
-	j.closed = append(j.closed, j.cur)
-	select {
-	case j.full <- struct{}{}:
-	default:
-	}
 	for len(j.free) == 0 && !j.failed {
 		j.freed.Wait()
 	}
@@ -142,7 +139,17 @@ func (j *Journal) rotate() error {
 	next := j.free[0]
 	j.free = j.free[1:]
 	j.segs.Unlock()
-	return j.begin(next, j.cur.gen+1)
+	if err := j.begin(next, old.gen+1); err != nil {
+		return err
+	}
+	j.segs.Lock()
+	defer j.segs.Unlock()
+	j.closed = append(j.closed, old)
+	select {
+	case j.full <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // begin starts a new life of s and makes it the current segment. The header
@@ -173,5 +180,5 @@ func (j *Journal) begin(s *segment, gen uint64) error {
 			return err
 		}
 	}
-	return nil
+	return s.sync()
 }

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"sheepdog/sheep/store/vfs"
 )
@@ -63,8 +64,7 @@ func (j *Journal) Start() error {
 	return nil
 }
 
-// start frees the old segments only when the head of the new one is durable,
-// except one if it has no free one to begin with: it begins with the oldest.
+// start frees the old segments only when the head of the new one is durable.
 func (j *Journal) start() error {
 	if len(j.replaying) == 0 {
 		if err := j.resize(); err != nil {
@@ -96,7 +96,8 @@ func (j *Journal) start() error {
 	return j.resize()
 }
 
-// firstSegment takes the segment to begin with out of the free ones.
+// firstSegment takes the segment to begin with out of the free ones, or makes
+// one. On a full disk it begins with the oldest of those that were replayed.
 func (j *Journal) firstSegment() (*segment, error) {
 	for i, s := range j.free {
 		if s.size == j.cfg.SegmentSize {
@@ -104,12 +105,18 @@ func (j *Journal) firstSegment() (*segment, error) {
 			return s, nil
 		}
 	}
-	if s := j.replaying[0]; s.size == j.cfg.SegmentSize {
-		j.replaying = j.replaying[1:]
-		s.last = s.first // the mark of the end needs some number
-		return s, s.end()
+	s, err := j.create()
+	if err == nil {
+		return s, j.fs.SyncDir(j.dir)
 	}
-	return j.create()
+	if old := j.replaying[0]; old.size == j.cfg.SegmentSize && errors.Is(err, syscall.ENOSPC) {
+		// Should the next moment bring a crash, the replay lacks this segment:
+		// all is in place, and the heads of the others have most of its ids.
+		j.replaying = j.replaying[1:]
+		old.last = old.first // the mark of the end needs some number
+		return old, old.end()
+	}
+	return nil, err
 }
 
 // resize makes the free segments and the current one those that the

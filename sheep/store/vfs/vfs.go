@@ -41,7 +41,7 @@ type FS interface {
 }
 
 // A File is an open file. All methods may be called concurrently, Close too:
-// a call that loses against it fails with os.ErrClosed.
+// a call that loses against it fails with os.ErrClosed. Files compare with ==.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
