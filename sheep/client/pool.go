@@ -19,7 +19,7 @@ type PoolConfig struct {
 
 	DialTimeout time.Duration // for connecting and hello together; 0 means 5 s
 	MinPause    time.Duration // after the first failed attempt; 0 means 20 ms
-	MaxPause    time.Duration // to which the pause doubles; 0 means 2 s
+	MaxPause    time.Duration // to which the pause doubles; 0 means 500 ms
 }
 
 func (cfg PoolConfig) withDefaults() PoolConfig {
@@ -36,7 +36,7 @@ func (cfg PoolConfig) withDefaults() PoolConfig {
 		cfg.MinPause = 20 * time.Millisecond
 	}
 	if cfg.MaxPause == 0 {
-		cfg.MaxPause = 2 * time.Second
+		cfg.MaxPause = 500 * time.Millisecond
 	}
 	return cfg
 }

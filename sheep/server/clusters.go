@@ -50,6 +50,9 @@ func settings(b proto.ClusterBody, store string) (cluster.Settings, error) {
 	if err != nil {
 		return cluster.Settings{}, err
 	}
+	if policy.Erasure() {
+		return cluster.Settings{}, fmt.Errorf("%w: erasure-coded VDIs (%v)", sheep.ErrNotSupported, policy)
+	}
 	s := cluster.Settings{Ctime: b.Ctime, BlockShift: b.BlockShift, Flags: uint16(b.Flags), Store: store}
 	s.Copies, s.CopyPolicy = policy.Wire()
 	return s, nil
@@ -84,16 +87,6 @@ func (d *Daemon) forceRecover(r *Request) {
 		return
 	}
 	r.Reply(proto.Response{}, proto.AppendNodes(nil, v.Nodes))
-}
-
-// alterClusterCopy serves ALTER_CLUSTER_COPY.
-func (d *Daemon) alterClusterCopy(r *Request) {
-	b := proto.DecodeClusterBody(r.Header.Body)
-	if b.CopyPolicy != 0 || b.Copies == 0 || b.Copies > sheep.MaxCopies {
-		invalid(d, r)
-		return
-	}
-	d.finish(r, d.Cluster.AlterClusterCopies(r.Ctx, b.Copies))
 }
 
 // getClusterDefault serves GET_CLUSTER_DEFAULT, all zero before the format.

@@ -121,9 +121,6 @@ type Commands interface {
 	ForceRecover(ctx context.Context) error
 	SetRecovery(ctx context.Context, on bool) error
 	SetVNodes(ctx context.Context, n uint16) error
-	SetSpace(ctx context.Context, bytes uint64) error
-	AlterClusterCopies(ctx context.Context, copies uint8) error
-	AlterVDICopies(ctx context.Context, vid sheep.VDIID, copies uint8) error
 	AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setBit bool) error
 	Lock(ctx context.Context, vid sheep.VDIID, shared bool) error
 	Unlock(ctx context.Context, vid sheep.VDIID, shared bool, node sheep.Node) error

@@ -290,15 +290,6 @@ func (c fakeCluster) SetRecovery(_ context.Context, on bool) error {
 	return c.w.note("recovery %v", on)
 }
 func (c fakeCluster) SetVNodes(_ context.Context, n uint16) error { return c.w.note("vnodes %d", n) }
-func (c fakeCluster) SetSpace(_ context.Context, n uint64) error  { return c.w.note("space %d", n) }
-
-func (c fakeCluster) AlterClusterCopies(_ context.Context, n uint8) error {
-	return c.w.note("alter cluster %d", n)
-}
-
-func (c fakeCluster) AlterVDICopies(_ context.Context, v sheep.VDIID, n uint8) error {
-	return c.w.note("alter vdi %v %d", v, n)
-}
 
 func (c fakeCluster) AddVDI(_ context.Context, old sheep.VDIID, v sheep.VDI, set bool) error {
 	return c.w.note("add vdi %v over %v: %v copies, shift %d, %v", v.ID, old, v.Policy, v.BlockShift, set)

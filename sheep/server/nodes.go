@@ -114,22 +114,6 @@ func (d *Daemon) mdInfo(r *Request) {
 	r.Reply(proto.Response{}, proto.AppendDiskTable(r.Room(proto.DiskTableSize)[:0], disks))
 }
 
-// reweight serves REWEIGHT: this node announces the size of its disk if that
-// has changed by a hundredth or more.
-func (d *Daemon) reweight(r *Request) {
-	self := d.self()
-	if self.VNodes == 0 {
-		succeed(d, r)
-		return
-	}
-	total, _ := d.Store.Space()
-	if change := max(total, self.Space) - min(total, self.Space); total == 0 || change < self.Space/100 || change == 0 {
-		succeed(d, r)
-		return
-	}
-	d.finish(r, d.Cluster.SetSpace(r.Ctx, total))
-}
-
 // setVNodes serves SET_VNODES. dog sends eight bytes of which four count.
 func (d *Daemon) setVNodes(r *Request) {
 	n := int32(binary.LittleEndian.Uint32(r.Data))

@@ -60,8 +60,8 @@ type Handler interface {
 
 // Config holds the limits of a Server. The zero value works.
 type Config struct {
-	Bytes        int64         // that requests of one class may hold in all; 0 means 256 MiB
-	ConnBytes    int64         // that requests of one connection may hold; 0 means 64 MiB
+	Bytes        int64         // that requests of one class may hold in all; 0 means 128 MiB
+	ConnBytes    int64         // that requests of one connection may hold; 0 means 32 MiB
 	ConnRequests int           // of a client under way on one connection; 0 means 1024
 	Patience     time.Duration // with a client that accepts no answers while memory is short; 0 means 30 s
 	Grace        time.Duration // for requests under way at the end; 0 means 20 s
@@ -69,10 +69,10 @@ type Config struct {
 
 func (cfg Config) withDefaults() Config {
 	if cfg.Bytes == 0 {
-		cfg.Bytes = 256 << 20
+		cfg.Bytes = 128 << 20
 	}
 	if cfg.ConnBytes == 0 {
-		cfg.ConnBytes = 64 << 20
+		cfg.ConnBytes = 32 << 20
 	}
 	if cfg.ConnRequests == 0 {
 		cfg.ConnRequests = 1024

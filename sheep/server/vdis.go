@@ -145,16 +145,6 @@ func (d *Daemon) notifyVDIAdd(r *Request) {
 	d.finish(r, err)
 }
 
-// alterVDICopy serves ALTER_VDI_COPY.
-func (d *Daemon) alterVDICopy(r *Request) {
-	b := proto.DecodeVDIStateBody(r.Header.Body)
-	if b.CopyPolicy != 0 {
-		invalid(d, r)
-		return
-	}
-	d.finish(r, d.Cluster.AlterVDICopies(r.Ctx, b.New, b.Copies))
-}
-
 // inodeCoherence serves INODE_COHERENCE.
 func (d *Daemon) inodeCoherence(r *Request) {
 	b := proto.DecodeCoherenceBody(r.Header.Body)

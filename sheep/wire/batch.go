@@ -1,5 +1,10 @@
 package wire
 
+import "net"
+
+// maxPieces is how many pieces one call writes.
+const maxPieces = 64
+
 // A batch is a run of messages that are written together.
 type batch struct {
 	small []byte // heads and small payloads, one after the other
@@ -51,21 +56,38 @@ func (b *batch) head() (p []byte, last bool) {
 	if b.seg == len(b.segs) {
 		return nil, true
 	}
-	s := b.segs[b.seg]
-	p = s.lent
-	if p == nil {
-		p = b.small[s.from:s.to]
-	}
-	return p[b.off:], b.seg == len(b.segs)-1
+	return b.piece(b.seg)[b.off:], b.seg == len(b.segs)-1
 }
 
+// rest returns the next bytes to write, in as many pieces as one call takes.
+func (b *batch) rest() (pieces net.Buffers) {
+	for i := b.seg; i < len(b.segs) && len(pieces) < maxPieces; i++ {
+		pieces = append(pieces, b.piece(i))
+	}
+	if len(pieces) > 0 {
+		pieces[0] = pieces[0][b.off:]
+	}
+	return pieces
+}
+
+func (b *batch) piece(i int) []byte {
+	s := b.segs[i]
+	if s.lent != nil {
+		return s.lent
+	}
+	return b.small[s.from:s.to]
+}
+
+// advance notes that n bytes have been written.
 func (b *batch) advance(n int) {
 	b.bytes -= n
-	b.off += n
-	s := b.segs[b.seg]
-	if b.off == len(s.lent)+s.to-s.from {
-		b.seg++
-		b.off = 0
+	for n > 0 {
+		k := min(n, len(b.piece(b.seg))-b.off)
+		n -= k
+		if b.off += k; b.off == len(b.piece(b.seg)) {
+			b.seg++
+			b.off = 0
+		}
 	}
 }
 

@@ -228,8 +228,8 @@ func (w *Writer) tryWrite(fd uintptr) bool {
 // writeSlowly writes the rest of the current batch, waiting for the socket.
 func (w *Writer) writeSlowly() error {
 	for {
-		p, _ := w.cur.head()
-		if p == nil {
+		rest := w.cur.rest()
+		if len(rest) == 0 {
 			return nil
 		}
 		if w.cfg.Patience > 0 {
@@ -237,8 +237,8 @@ func (w *Writer) writeSlowly() error {
 				return err
 			}
 		}
-		n, err := w.conn.Write(p)
-		w.cur.advance(n)
+		n, err := rest.WriteTo(w.conn)
+		w.cur.advance(int(n))
 		switch {
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded) || w.Err() != nil:
