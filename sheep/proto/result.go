@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"sheepdog/sheep"
 )
@@ -218,11 +217,20 @@ func ResultOf(err error) Result {
 	switch {
 	case errors.Is(err, sheep.ErrLostWrites):
 		return ResultIO
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, context.Canceled), timedOut(err):
 		return ResultNetwork
 	}
 	return ResultSystemError
+}
+
+// timedOut reports whether err is that of a deadline, of a context or a
+// connection.
+func timedOut(err error) bool {
+	e, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && e.Timeout()
 }
 
 // ForClient returns r if C's clients know it. A result of our own wire becomes

@@ -21,7 +21,12 @@ func (d *Daemon) vdiReply(r *Request, v sheep.VDI, err error) {
 
 // newVDI serves NEW_VDI.
 func (d *Daemon) newVDI(r *Request) {
-	v, err := d.Operations.Create(r.Ctx, proto.Text(r.Data), proto.DecodeVDIBody(r.Header.Body))
+	b := proto.DecodeVDIBody(r.Header.Body)
+	if b.Copies != 0 && b.CopyPolicy != 0 { // below the server nothing writes strips yet
+		d.fail(r, fmt.Errorf("%w: erasure-coded VDIs", sheep.ErrNotSupported))
+		return
+	}
+	v, err := d.Operations.Create(r.Ctx, proto.Text(r.Data), b)
 	d.vdiReply(r, v, err)
 }
 

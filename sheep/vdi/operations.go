@@ -107,7 +107,7 @@ func (p newPlan) check() error {
 	case p.Base >= sheep.MaxVDIs:
 		return fmt.Errorf("%w: base VDI %v", sheep.ErrInvalid, p.Base)
 	case p.StorePolicy != proto.StorePlain:
-		return fmt.Errorf("%w: hyper volumes cannot be made", sheep.ErrInvalid)
+		return fmt.Errorf("%w: hyper volumes", sheep.ErrNotSupported)
 	case p.BlockShift != 0 && (p.BlockShift < sheep.MinBlockShift || p.BlockShift > sheep.MaxBlockShift):
 		return fmt.Errorf("%w: block size shift %d", sheep.ErrInvalid, p.BlockShift)
 	}
