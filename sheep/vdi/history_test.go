@@ -349,7 +349,7 @@ func TestClusterRestore(t *testing.T) {
 func TestHyperVolumes(t *testing.T) {
 	w := newWorld(t, 1)
 	g := w.gateways[0]
-	if _, err := g.ops.Create(t.Context(), "big", proto.VDIBody{Size: 1 << 50, StorePolicy: proto.StoreHyper}); !errors.Is(err, sheep.ErrInvalid) {
+	if _, err := g.ops.Create(t.Context(), "big", proto.VDIBody{Size: 1 << 50, StorePolicy: proto.StoreHyper}); !errors.Is(err, sheep.ErrNotSupported) {
 		t.Errorf("create: %v, want refused", err)
 	}
 	v := sheep.VDI{ID: 5, Policy: sheep.Replicated(2), BlockShift: 22, Hyper: true}
