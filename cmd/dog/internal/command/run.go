@@ -107,7 +107,12 @@ func (a *app) dispatch(ctx context.Context) error {
 		return nil
 	}
 	switch args[0] {
-	case "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+	case "completion":
+		if len(args) < 2 || !slices.Contains([]string{"bash", "zsh", "fish", "powershell", "-h", "--help"}, args[1]) {
+			return fail(ExitUsage, "Please name the shell: bash, zsh, fish or powershell")
+		}
+		return a.cobra(ctx)
+	case cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 		return a.cobra(ctx)
 	}
 	i := slices.IndexFunc(a.groups, func(g group) bool { return g.name == args[0] })
