@@ -14,4 +14,8 @@
 // taken) is refused by the log before it costs an epoch. What it does not: an
 // entry says what was agreed, never that a node has acted on it. Ownership
 // that must wait for another gateway says so (Draining).
+//
+// Where C Sheepdog differs: when only gateways remain, they wait for a storage
+// node instead of exiting; changing the copies of a VDI begins an epoch; nodes
+// that start while the others still shut down wait for their end.
 package cluster

@@ -177,9 +177,10 @@ func (s *state) start(time int64, fx *effects) {
 	fx.view = true
 	if same {
 		s.nodes = present
-		return
+	} else {
+		s.beginEpoch(time, fx)
 	}
-	s.beginEpoch(time, fx)
+	s.resume(fx)
 }
 
 // ready reports whether all members have contributed their VDIs.
@@ -213,12 +214,14 @@ func (s *state) leave(e Entry, fx *effects) {
 	}
 }
 
-// restart forgets everything when the last member has gone: what comes next
-// the stores must tell. Nodes that waited for the end of the shutdown join.
+// restart forgets everything when the last member has gone, but the open plan:
+// what else there is the stores tell. Nodes that waited for the end of the
+// shutdown join.
 func (s *state) restart(fx *effects) {
 	waiting := s.waiting
 	fresh := newState()
 	fresh.index = s.index
+	fresh.plans = s.plans[:min(len(s.plans), 1)]
 	*s = *fresh
 	for _, e := range waiting {
 		e.Index = s.index

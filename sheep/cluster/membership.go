@@ -104,6 +104,7 @@ func (forceRecoverMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	s.status, s.started = OK, true
 	s.beginEpoch(e.Time, fx)
 	s.forced = s.epoch
+	s.resume(fx)
 	return nil
 }
 

@@ -16,7 +16,8 @@ type plan struct {
 	executor sheep.Incarnation
 	kind     uint8
 	payload  []byte
-	retry    bool // an executor that left has run a part of it
+	retry    bool   // an executor that left has run a part of it
+	ctime    uint64 // of the cluster
 }
 
 // A turn tells an executor to run the open plan.
@@ -60,6 +61,7 @@ func (m planMsg) apply(s *state, from *member, e *Entry, fx *effects) error {
 	}
 	s.plans = append(s.plans, &plan{
 		index: e.Index, proposer: from.inc, executor: from.inc, kind: m.planKind, payload: m.payload,
+		ctime: s.settings.Ctime,
 	})
 	if len(s.plans) == 1 {
 		s.open(fx)
@@ -95,6 +97,20 @@ func (s *state) passTurn(gone sheep.Incarnation, fx *effects) {
 		o.Ownership = Ownership{Owner: next.inc, Node: next.node, Generation: sheep.Generation(s.index), Plan: true}
 		s.setOwner(vid, o, fx)
 	}
+	s.open(fx)
+}
+
+// resume has the longest member run what was open when all members had left.
+func (s *state) resume(fx *effects) {
+	if len(s.plans) == 0 || s.member(s.plans[0].executor) != nil {
+		return
+	}
+	open := s.plans[0]
+	if open.ctime != s.settings.Ctime {
+		s.plans = nil
+		return
+	}
+	open.executor, open.retry = s.members[0].inc, true
 	s.open(fx)
 }
 

@@ -94,7 +94,7 @@ func (v *invariants) test(t *testing.T, s *state, fx effects) {
 		}
 	}
 	for _, p := range s.plans {
-		if s.member(p.executor) == nil {
+		if s.member(p.executor) == nil && s.started {
 			t.Fatalf("[%d] executor of plan %d is no member", s.index, p.index)
 		}
 	}

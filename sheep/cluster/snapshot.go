@@ -198,6 +198,7 @@ func appendPlan(b []byte, p *plan) []byte {
 	b = le.AppendUint64(b, uint64(p.executor))
 	b = append(b, p.kind)
 	b = appendBool(b, p.retry)
+	b = le.AppendUint64(b, p.ctime)
 	return appendBytes(b, p.payload)
 }
 
@@ -208,6 +209,7 @@ func (d *decoder) plan() *plan {
 		executor: d.inc(),
 		kind:     d.u8(),
 		retry:    d.bool(),
+		ctime:    d.u64(),
 		payload:  d.copied(),
 	}
 }

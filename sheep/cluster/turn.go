@@ -68,7 +68,9 @@ type running struct {
 
 // Plan logs a plan, waits until it has its turn and is executed, and returns
 // what its executor returned: this node's, unless it lost its turn. If ctx ends
-// before, the plan may still be executed.
+// before, the plan may still be executed. A plan that is open when all members
+// die is finished when the cluster is back, provided that the driver's log has
+// lived on.
 func (c *Cluster) Plan(ctx context.Context, kind uint8, payload []byte) ([]byte, error) {
 	done := make(chan outcome, 1)
 	seq := c.seq.Add(1)
