@@ -289,15 +289,17 @@ func sameNodes(got []native.Node, want map[string]bool) error {
 // takes too long or a node that should run has died.
 func (c *Cluster) Until(what string, fn func(context.Context) error) {
 	c.t.Helper()
-	alive := len(c.Alive())
+	alive := c.Alive()
 	deadline := time.Now().Add(patience)
 	for {
 		err := fn(c.t.Context())
 		if err == nil {
 			return
 		}
-		if n := len(c.Alive()); n < alive {
-			c.t.Fatalf("waiting for %s: a node died: %v", what, err)
+		for _, n := range alive {
+			if !n.Alive() && !n.Doomed {
+				c.t.Fatalf("waiting for %s: node %d died: %v", what, n.ID, err)
+			}
 		}
 		if time.Now().After(deadline) {
 			c.t.Fatalf("waited %v for %s: %v", patience, what, err)

@@ -19,6 +19,9 @@ type Node struct {
 	Dir  string   // store directory
 	Args []string // further arguments; may be changed before the next Start
 
+	// Doomed says that the process may end by itself at any time.
+	Doomed bool
+
 	t       TB
 	sheep   string
 	cluster string // argument of -c
