@@ -145,9 +145,7 @@ func selfNode(cfg config, st *store.Store) sheep.Node {
 	if cfg.vnodes != 0 {
 		n.VNodes = cfg.vnodes
 	}
-	if n.Space = st.Config().Space; n.Space == 0 {
-		n.Space, _ = st.Space()
-	}
+	n.Space = st.Config().Space
 	return n
 }
 

@@ -510,7 +510,7 @@ func TestWhatTheNodeTellsOfItself(t *testing.T) {
 	}
 	query(proto.OpMDInfo, 100, none, proto.ResultInvalid)
 	_, data = query(proto.OpMDInfo, proto.DiskTableSize, none, proto.ResultSuccess)
-	if disks, err := proto.DecodeDiskTable(data); err != nil || len(disks) != 1 || disks[0] != (proto.Disk{Free: 400, Used: 600, Path: "/var/lib/sheepdog"}) {
+	if disks, err := proto.DecodeDiskTable(data); err != nil || len(disks) != 1 || disks[0] != (proto.Disk{Free: 400, Used: 600, Path: "/var/lib/sheepdog/obj"}) {
 		t.Errorf("disks %+v, %v", disks, err)
 	}
 	if _, data = query(proto.OpGetVNodes, 4, none, proto.ResultSuccess); binary.LittleEndian.Uint32(data) != 128 {

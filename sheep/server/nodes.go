@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"errors"
+	"path/filepath"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
@@ -109,7 +110,7 @@ func (d *Daemon) mdInfo(r *Request) {
 	var disks []proto.Disk
 	if d.self().VNodes > 0 {
 		total, free := d.Store.Space()
-		disks = []proto.Disk{{Free: free, Used: total - min(free, total), Path: d.Dir}}
+		disks = []proto.Disk{{Free: free, Used: total - free, Path: filepath.Join(d.Dir, "obj")}}
 	}
 	r.Reply(proto.Response{}, proto.AppendDiskTable(r.Room(proto.DiskTableSize)[:0], disks))
 }

@@ -79,10 +79,30 @@ func (s *Store) stat(id sheep.ObjectID) (Info, error) {
 	return info, nil
 }
 
-// Has reports whether the object exists.
+// Has reports whether the object exists and its file has not been taken away
+// behind the store's back.
 func (s *Store) Has(id sheep.ObjectID) bool {
-	_, err := s.Stat(id)
+	_, err := s.present(id)
 	return err == nil
+}
+
+// present is Stat, but does not trust a file that is open to be still there.
+func (s *Store) present(id sheep.ObjectID) (Info, error) {
+	if err := s.enter(); err != nil {
+		return Info{}, err
+	}
+	defer s.leave()
+	info, err := s.stat(id)
+	if err != nil {
+		return Info{}, err
+	}
+	switch ok, err := s.fs.Exists(objectPath(id)); {
+	case err != nil:
+		return Info{}, failure("look for", id, err)
+	case !ok:
+		return Info{}, fmt.Errorf("the file of %v is gone: %w", id, sheep.ErrNoObject)
+	}
+	return info, nil
 }
 
 // List yields all objects in ascending order. Those that come or go meanwhile
@@ -122,22 +142,24 @@ func (s *Store) ids(from sheep.ObjectID) []sheep.ObjectID {
 	return ids
 }
 
-// Space returns the size of the disk and how much of it is free.
+// Space returns how many bytes there are for objects: what they take now and
+// what is free. It looks at every object's file.
 func (s *Store) Space() (total, free uint64) {
 	if s.enter() != nil {
 		return 0, 0
 	}
 	defer s.leave()
-	total, free, err := s.fs.Space()
-	if err != nil {
-		s.log.Error("the free space is not known", "err", err)
+	free, err := s.fs.Free()
+	used, usedErr := s.fs.Used(objectDir)
+	if err := errors.Join(err, usedErr); err != nil {
+		s.log.Error("the space that is used and free is not known", "err", err)
 	}
-	return total, free
+	return used + free, free
 }
 
 // Digest returns the SHA-1 of the object's content, as read now.
 func (s *Store) Digest(id sheep.ObjectID) ([sha1.Size]byte, error) {
-	info, err := s.Stat(id)
+	info, err := s.present(id)
 	if err != nil {
 		return [sha1.Size]byte{}, err
 	}

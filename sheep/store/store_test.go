@@ -105,3 +105,48 @@ func TestObjectsLiveThroughReopening(t *testing.T) {
 		}
 	}
 }
+
+func TestAFileThatWasTakenAwayIsMissed(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, store.Config{})
+	defer s.Close(true)
+	id := sheep.DataObject(1, 2)
+	write(t, s, id, 1, sheep.Write{Data: []byte("x"), Create: true})
+	if !s.Has(id) {
+		t.Fatal("an object that was made is not there")
+	}
+	if err := os.Remove(filepath.Join(dir, "obj", id.String())); err != nil {
+		t.Fatal(err)
+	}
+	if s.Has(id) {
+		t.Error("an object without a file is said to exist")
+	}
+	_, err := s.Digest(id)
+	wantError(t, err, sheep.ErrNoObject)
+	if err := s.Install(t.Context(), id, objectSize, 1, func(w io.WriterAt) error {
+		_, err := w.WriteAt([]byte("y"), 0)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantBytes(t, s, id, 0, []byte("y"))
+	if !s.Has(id) {
+		t.Error("an object that was replaced is not there")
+	}
+}
+
+func TestSpaceIsWhatObjectsTakeAndWhatIsFree(t *testing.T) {
+	s := openStore(t, t.TempDir(), store.Config{})
+	defer s.Close(true)
+	before, free := s.Space()
+	if before != free {
+		t.Errorf("an empty store uses %d bytes", before-free)
+	}
+	write(t, s, sheep.DataObject(1, 2), 1, sheep.Write{Data: bytes.Repeat([]byte{1}, 64<<10), Create: true, Durable: true})
+	if err := s.FlushAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if total, free := s.Space(); total-free < 64<<10 || total-free > 1<<20 {
+		t.Errorf("an object with 64 KiB of data uses %d bytes", total-free)
+	}
+}

@@ -251,7 +251,7 @@ func nameless(err error) error {
 
 // checkReserve refuses what needs new space when no more than reserve is left.
 func (s *Store) checkReserve(reserve uint64) error {
-	_, free, err := s.fs.Space()
+	free, err := s.fs.Free()
 	if err != nil {
 		return fmt.Errorf("%w: %w", sheep.ErrIO, err)
 	}

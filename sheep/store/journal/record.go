@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"sheepdog/sheep"
 )
@@ -131,16 +133,14 @@ func DecodeRecord(b []byte) (Record, int, error) {
 // hotPerRecord is how many ids fit into one Hot record.
 const hotPerRecord = MaxData / 8
 
-// HotRecords calls yield with records that together name all of ids.
-func HotRecords(ids []sheep.ObjectID) func(yield func(Record) bool) {
+// HotRecords yields records that together name all of ids.
+func HotRecords(ids []sheep.ObjectID) iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		for len(ids) > 0 {
-			n := min(len(ids), hotPerRecord)
-			r := Record{Kind: Hot, Data: make([]byte, 0, 8*n)}
-			for _, id := range ids[:n] {
+		for some := range slices.Chunk(ids, hotPerRecord) {
+			r := Record{Kind: Hot, Data: make([]byte, 0, 8*len(some))}
+			for _, id := range some {
 				r.Data = binary.LittleEndian.AppendUint64(r.Data, uint64(id))
 			}
-			ids = ids[n:]
 			if !yield(r) {
 				return
 			}

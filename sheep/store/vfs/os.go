@@ -63,6 +63,14 @@ func (s osFS) List(name string) ([]string, error) {
 	return d.Readdirnames(-1)
 }
 
+func (s osFS) Exists(name string) (bool, error) {
+	_, err := s.root.Lstat(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func (s osFS) SyncDir(name string) error {
 	d, err := s.dir(name)
 	if err != nil {
@@ -72,17 +80,40 @@ func (s osFS) SyncDir(name string) error {
 	return d.Sync()
 }
 
-func (s osFS) Space() (total, free uint64, err error) {
+func (s osFS) Free() (uint64, error) {
 	d, err := s.dir(".")
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
 	defer d.Close()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
-		return 0, 0, os.NewSyscallError("fstatfs", err)
+		return 0, os.NewSyscallError("fstatfs", err)
 	}
-	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+func (s osFS) Used(name string) (used uint64, err error) {
+	d, err := s.dir(name)
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range names {
+		var st unix.Stat_t
+		switch err := unix.Fstatat(int(d.Fd()), file, &st, unix.AT_SYMLINK_NOFOLLOW); {
+		case err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG:
+			used += uint64(st.Blocks) * 512
+		case err == nil:
+		case err != unix.ENOENT: // gone since it was listed
+			return 0, os.NewSyscallError("fstatat", err)
+		}
+	}
+	return used, nil
 }
 
 // Lock uses a lock of the open file description. It excludes the process-wide

@@ -27,12 +27,16 @@ type FS interface {
 	Remove(name string) error
 	// Rename renames a file and replaces the one that has the new name.
 	Rename(from, to string) error
+	// Exists reports whether there is a file of the name.
+	Exists(name string) (bool, error)
 	// List returns the names in a directory, in no order.
 	List(name string) ([]string, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(name string) error
-	// Space returns the size of the disk and what may still be written to it.
-	Space() (total, free uint64, err error)
+	// Free returns how many bytes may still be written to the disk.
+	Free() (uint64, error)
+	// Used returns how many bytes of the disk the files in a directory take.
+	Used(name string) (uint64, error)
 	// Lock takes the lock file name, which it makes if it is missing, for this
 	// process until it is closed. It fails with ErrLocked if another has it.
 	Lock(name string) (io.Closer, error)

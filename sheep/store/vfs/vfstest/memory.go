@@ -312,11 +312,33 @@ func (m *Memory) SyncDir(name string) error {
 	return nil
 }
 
-// Space implements vfs.FS.
-func (m *Memory) Space() (total, free uint64, err error) {
+// Exists implements vfs.FS.
+func (m *Memory) Exists(name string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return 1 << 40, m.free, nil
+	d := m.dirs[path.Dir(name)]
+	return d != nil && d.now[path.Base(name)] != nil, nil
+}
+
+// Free implements vfs.FS.
+func (m *Memory) Free() (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free, nil
+}
+
+// Used implements vfs.FS.
+func (m *Memory) Used(name string) (used uint64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := m.dirs[name]
+	if d == nil {
+		return 0, notFound("list", name)
+	}
+	for _, f := range d.now {
+		used += uint64(len(f.now.pages)) * pageSize
+	}
+	return used, nil
 }
 
 // Lock implements vfs.FS.
