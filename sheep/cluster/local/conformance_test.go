@@ -17,8 +17,8 @@ import (
 func hasty() local.Config {
 	return local.Config{
 		Beat:   100 * time.Millisecond,
-		Lease:  time.Second,
-		Expel:  3 * time.Second,
+		Lease:  2 * time.Second,
+		Expel:  5 * time.Second,
 		MaxLog: 200 << 10,
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

@@ -80,7 +80,7 @@ type Driver struct {
 
 	beat    atomic.Int64 // the lease counts from here; 0 while this process is no member
 	checked atomic.Int64 // when, since created, the lease was found to run
-	behind  atomic.Int64 // since when the log has had entries that are not applied; 0 if there are none
+	done    atomic.Int64 // how far the present generation is applied, to the record
 
 	mu      sync.Mutex
 	cur     *logFile          // guarded by mu; the generation that is appended to; nil when not running

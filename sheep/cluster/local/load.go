@@ -86,6 +86,7 @@ func (d *Driver) use(l *logFile, r roll) error {
 	}
 	d.cur, d.roll = l, r
 	d.scanned, d.turned = l.start, l.generation
+	d.done.Store(l.start)
 	// What this process logged after the end of the last generation counts for nothing there.
 	for _, number := range sortedKeys(d.pending) {
 		if err := d.writeLocked(number, d.pending[number]); err != nil {

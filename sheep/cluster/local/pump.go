@@ -18,12 +18,8 @@ func (d *Driver) pump(m cluster.Machine) error {
 			return fmt.Errorf("local cluster: %w", err)
 		}
 		if !ok {
-			d.behind.Store(0)
 			d.applied(d.reader.end())
 			return d.limit()
-		}
-		if d.behind.Load() == 0 {
-			d.behind.Store(boottime())
 		}
 		d.index++
 		if r.kind == recordRotate {
@@ -36,6 +32,7 @@ func (d *Driver) pump(m cluster.Machine) error {
 		if r.author == d.self {
 			d.readBack(r.number)
 		}
+		d.done.Store(d.reader.off)
 	}
 	return nil
 }

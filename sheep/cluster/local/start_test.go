@@ -378,3 +378,46 @@ func TestGenerationsMayChangeFast(t *testing.T) {
 		}
 	}
 }
+
+// A hanging machine does not come back from a message before it is released.
+type hanging struct {
+	teller
+	released chan struct{}
+}
+
+func (m *hanging) Apply(e cluster.Entry) {
+	if e.Kind == cluster.EntryMessage {
+		<-m.released
+	}
+}
+
+func TestMemberThatHangsInAnEntryIsExpelled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c")
+	cfg := Config{Beat: 20 * time.Millisecond, Lease: 200 * time.Millisecond, Expel: 600 * time.Millisecond, Poll: 20 * time.Millisecond}
+	a := startDriver(t, path, 1, cfg)
+	a.joined(t)
+	b := New(path, cfg)
+	m := &hanging{released: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- b.Run(t.Context(), cluster.Self{Incarnation: 2}, m) }()
+	for e := range a.machine.entries {
+		if e.Kind == cluster.EntryJoin && e.Member == 2 {
+			break
+		}
+	}
+	if err := a.Propose(t.Context(), []byte("hang")); err != nil {
+		t.Fatal(err)
+	}
+	for e := range a.machine.entries {
+		if e.Kind == cluster.EntryLeave && e.Member == 2 {
+			break
+		}
+	}
+	if err := b.Lease(); err == nil {
+		t.Error("the member had a lease when it was expelled")
+	}
+	close(m.released)
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "expelled") {
+		t.Errorf("Run returned %v", err)
+	}
+}
