@@ -116,38 +116,39 @@ func (p *player) summary() string {
 		}
 		members = append(members, text)
 	}
-	line := fmt.Sprintf("[%d] %v epoch %d{%s} members %s", s.index, s.status, s.epoch,
+	var line strings.Builder
+	fmt.Fprintf(&line, "[%d] %v epoch %d{%s} members %s", s.index, s.status, s.epoch,
 		strings.Join(nodes, " "), strings.Join(members, " "))
 	if s.forced > 0 {
-		line += fmt.Sprintf(" forced %d", s.forced)
+		fmt.Fprintf(&line, " forced %d", s.forced)
 	}
 	for _, vid := range s.ownedBy(func(owner) bool { return true }) {
 		o := s.owners[vid]
-		line += fmt.Sprintf(" own %v=%v", vid, o.Ownership)
+		fmt.Fprintf(&line, " own %v=%v", vid, o.Ownership)
 		if o.prev != 0 {
-			line += fmt.Sprintf("<-%x/%d", uint64(o.prev), o.prevGen)
+			fmt.Fprintf(&line, "<-%x/%d", uint64(o.prev), o.prevGen)
 		}
 	}
 	for _, id := range s.vdis.sorted() {
 		v := s.vdis.all[id]
-		line += fmt.Sprintf(" vdi %v=%q/%v", id, v.vdi.Name, v.vdi.Policy)
+		fmt.Fprintf(&line, " vdi %v=%q/%v", id, v.vdi.Name, v.vdi.Policy)
 		if v.vdi.Snapshot {
-			line += "/snapshot"
+			line.WriteString("/snapshot")
 		}
 		switch v.lock.State {
 		case sheep.Exclusive:
-			line += " locked by " + letter(v.lock.Owner)
+			line.WriteString(" locked by " + letter(v.lock.Owner))
 		case sheep.Shared:
-			line += " shared by"
+			line.WriteString(" shared by")
 			for _, q := range v.lock.Participants {
-				line += fmt.Sprintf(" %s(%d)", letter(q.Node), q.State)
+				fmt.Fprintf(&line, " %s(%d)", letter(q.Node), q.State)
 			}
 		}
 	}
 	for _, q := range s.plans {
-		line += fmt.Sprintf(" plan %d by %x", q.index, uint64(q.executor))
+		fmt.Fprintf(&line, " plan %d by %x", q.index, uint64(q.executor))
 	}
-	return line
+	return line.String()
 }
 
 func letter(n sheep.Node) string { return fmt.Sprintf("%x", n.Addr.Addr().As4()[3]) }
