@@ -85,6 +85,29 @@ func (v *vdiState) leaveShare(n sheep.Node) {
 	}
 }
 
+// moveLocks frees what is deleted, and hands the exclusive lock of a head that
+// became a snapshot to the head that follows it: the client that holds it goes
+// on there and will release that one. Those who share a lock look the new head
+// up and share it anew.
+func (t *vdiTable) moveLocks(changes []VDIChange) {
+	for _, c := range changes {
+		st := t.all[c.VDI.ID]
+		switch {
+		case st == nil:
+		case st.vdi.Deleted:
+			st.lock = sheep.Lock{State: sheep.Unlocked}
+		case st.vdi.Snapshot && st.lock.State == sheep.Exclusive:
+			i := slices.IndexFunc(changes, func(h VDIChange) bool {
+				return h.VDI.Name == c.VDI.Name && !h.VDI.Snapshot && !h.VDI.Deleted && !h.Drop
+			})
+			if i >= 0 {
+				t.all[changes[i].VDI.ID].lock = st.lock
+				st.lock = sheep.Lock{State: sheep.Unlocked}
+			}
+		}
+	}
+}
+
 // leaveShares takes a node that left off all shared locks. Its exclusive locks
 // stay: their clients may live on, and only an operator can tell.
 func (s *state) leaveShares(n sheep.Node) {

@@ -220,6 +220,7 @@ func (m doneMsg) apply(s *state, from *member, _ *Entry, fx *effects) error {
 			s.vdis.put(c.VDI, true)
 		}
 	}
+	s.vdis.moveLocks(m.changes)
 	var err error
 	if m.fail != "" {
 		err = errors.New(m.fail)
