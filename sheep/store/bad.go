@@ -22,6 +22,17 @@ import (
 // when that record is checkpointed the object leaves the list. Should the node
 // crash before, the object is bad again, which does no harm.
 
+// errBad is what a bad object answers.
+var errBad = fmt.Errorf("%w: a sync of the object failed before", sheep.ErrIO)
+
+// isBad reports whether the object is bad.
+func (t *table) isBad(id sheep.ObjectID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	replaced, listed := t.bad[id]
+	return listed && replaced == 0
+}
+
 // spoil makes o bad because a sync of its file f failed.
 func (s *Store) spoil(o *object, f vfs.File, cause error) {
 	t := &s.table

@@ -55,7 +55,7 @@ func (s *Store) syncObject(o *object, mark bool) (err error) {
 		f := o.file
 		if o.bad {
 			t.mu.Unlock()
-			return fmt.Errorf("sync %v: %w: a sync of the object failed before", o.id, sheep.ErrIO)
+			return fmt.Errorf("sync %v: %w", o.id, errBad)
 		}
 		if f == nil || o.dirtySince == 0 && !o.direct {
 			t.mu.Unlock()
@@ -304,7 +304,7 @@ func (s *Store) flush(ctx context.Context, match func(sheep.ObjectID) bool) erro
 	}
 	for id, replaced := range t.bad {
 		if replaced == 0 && match(id) {
-			bad = fmt.Errorf("flush %v: %w: a sync of the object failed before", id, sheep.ErrIO)
+			bad = fmt.Errorf("flush %v: %w", id, errBad)
 			break
 		}
 	}

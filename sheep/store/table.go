@@ -156,10 +156,13 @@ func (t *table) setFile(o *object, f vfs.File) {
 func (s *Store) openObject(o *object) (vfs.File, error) {
 	t := &s.table
 	t.mu.Lock()
+	if replaced, listed := t.bad[o.id]; listed && replaced == 0 {
+		o.bad = true
+	}
 	f, bad := o.file, o.bad
 	t.mu.Unlock()
 	if bad {
-		return nil, fmt.Errorf("%w: a sync of the object failed before", sheep.ErrIO)
+		return nil, errBad
 	}
 	if f != nil {
 		return f, nil
@@ -178,10 +181,6 @@ func (s *Store) openObject(o *object) (vfs.File, error) {
 	o.size, o.epoch = info.Size, info.WriteEpoch
 	o.logged = s.journal.Last() // or before; it was forgotten
 	o.touched = o.logged
-	if replaced, listed := t.bad[o.id]; listed && replaced == 0 {
-		o.bad = true
-		return nil, fmt.Errorf("%w: a sync of the object failed before", sheep.ErrIO)
-	}
 	return f, nil
 }
 

@@ -331,7 +331,7 @@ func (s *Store) Remove(id sheep.ObjectID, epoch sheep.Epoch) (Commit, error) {
 	defer s.release(o)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err := s.fs.Remove(objectPath(id)); err != nil {
+	if err := s.fs.Remove(objectPath(id)); err != nil && !(isMissing(err) && s.table.isBad(id)) {
 		return Commit{}, failure("remove", id, err)
 	}
 	s.swap(o, nil, 0, 0, false)
