@@ -57,7 +57,7 @@ func (g *Gateway) Ownership(vdi sheep.VDIID, old, now cluster.Ownership) {
 	d.own, d.leaving = now, false
 	close(d.changed)
 	d.changed = make(chan struct{})
-	if now.Draining && old.Owner == g.self {
+	if now.Draining && old.Owner == g.self && !old.Draining {
 		g.later(func(ctx context.Context) { g.drain(ctx, d, old.Generation) })
 	}
 }
