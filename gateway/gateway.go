@@ -19,6 +19,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -34,6 +35,7 @@ type Cluster interface {
 	HandOver(ctx context.Context, vdi sheep.VDIID, g sheep.Generation, to sheep.Incarnation) error
 	Drained(ctx context.Context, vdi sheep.VDIID, g sheep.Generation) error
 	Lease() error
+	VDI(id sheep.VDIID) (sheep.VDI, bool)
 }
 
 // Owners sends requests to the gateway that owns a VDI.
@@ -264,6 +266,10 @@ func (g *Gateway) asOwner(ctx context.Context, vdi sheep.VDIID,
 }
 
 func (g *Gateway) write(ctx context.Context, d *disk, gen sheep.Generation, ref sheep.Ref, w *sheep.Write) error {
+	if v, ok := g.cluster.VDI(d.id); ok && v.Snapshot && ref.ID.Kind() == sheep.KindData {
+		// It was frozen while the request waited for its turn.
+		return fmt.Errorf("write object %v: %w", ref.ID, sheep.ErrReadOnly)
+	}
 	from, to := uint64(w.Off), uint64(w.Off)+uint64(w.Len())
 	if w.Create {
 		from, to = 0, whole

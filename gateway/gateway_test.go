@@ -28,6 +28,8 @@ type testCluster struct {
 	mu     sync.Mutex
 	index  sheep.Generation
 	owners map[sheep.VDIID]cluster.Ownership
+
+	snapshots map[sheep.VDIID]bool
 }
 
 // fenced refuses writes under generations that are no longer the newest, as
@@ -114,6 +116,12 @@ func (m member) Drained(_ context.Context, vdi sheep.VDIID, _ sheep.Generation) 
 }
 
 func (m member) Lease() error { return nil }
+
+func (m member) VDI(id sheep.VDIID) (sheep.VDI, bool) {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	return sheep.VDI{ID: id, Snapshot: m.c.snapshots[id]}, true
+}
 
 func (m member) at(owner sheep.Node) Owned {
 	return m.c.gateways[owner.Addr.Port()-1].Owned(m.inc)
@@ -300,6 +308,34 @@ func TestNoWriteIsLostAcrossHandOvers(t *testing.T) {
 			_ = (member{c: c, inc: own.Owner}).HandOver(t.Context(), 0x7c2b25, own.Generation, own.Owner%3+1)
 			time.Sleep(100 * time.Millisecond)
 		}
+		wg.Wait()
+	})
+}
+
+func TestAWriteThatWaitedForASnapshotFindsItReadOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 2)
+		for _, g := range c.gateways[:1] {
+			if err := g.Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.set(0x7c2b25, func(_ cluster.Ownership, index sheep.Generation) (cluster.Ownership, bool) {
+			return cluster.Ownership{Owner: 2, Node: nodeOf(2), Generation: index, Draining: true, Plan: true}, true
+		})
+		var wg sync.WaitGroup
+		for i, g := range c.gateways {
+			wg.Go(func() {
+				if err := g.Write(t.Context(), testRef(0), &sheep.Write{Data: []byte("late")}); !errors.Is(err, sheep.ErrReadOnly) {
+					t.Errorf("gateway %d: got %v, want %v", i, err, sheep.ErrReadOnly)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		c.mu.Lock()
+		c.snapshots = map[sheep.VDIID]bool{0x7c2b25: true}
+		c.mu.Unlock()
+		c.set(0x7c2b25, func(cluster.Ownership, sheep.Generation) (cluster.Ownership, bool) { return cluster.Ownership{}, true })
 		wg.Wait()
 	})
 }

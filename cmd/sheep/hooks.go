@@ -111,7 +111,7 @@ func (n *node) Stop(reason error) { n.stop(reason) }
 // Execute runs a plan of the cluster's.
 func (n *node) Execute(ctx context.Context, t *cluster.Turn) ([]byte, []cluster.VDIChange, error) {
 	result, changes, err := n.ops.Execute(gateway.WithGrant(ctx, t), vdi.Task{
-		Index: t.Index, Kind: t.Kind, Payload: t.Payload, Freeze: t.Freeze,
+		Index: t.Index, Kind: t.Kind, Payload: t.Payload, Retry: t.Retry, Freeze: t.Freeze,
 	})
 	effects := make([]cluster.VDIChange, len(changes))
 	for i, c := range changes {

@@ -59,7 +59,7 @@ func curable(err error) bool {
 		return true
 	}
 	for _, target := range []error{
-		sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrKilled, sheep.ErrShutdown, sheep.ErrStaleCopy, sheep.ErrAgain,
+		sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrWaitForFormat, sheep.ErrKilled, sheep.ErrShutdown, sheep.ErrStaleCopy, sheep.ErrAgain,
 	} {
 		if errors.Is(err, target) {
 			return true
