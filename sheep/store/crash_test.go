@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -222,8 +223,8 @@ func (w *worker) change(create bool) *sheep.Write {
 
 func (w *worker) bytes(n int) []byte {
 	b := make([]byte, n)
-	for i := 0; i < n; i += 8 {
-		copy(b[i:], fmt.Sprintf("%08x", w.rng.Uint32()))
+	for i := 0; i+8 <= n; i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], w.rng.Uint64())
 	}
 	if w.rng.IntN(3) == 0 {
 		clear(b[n/3 : n/2])
@@ -344,7 +345,9 @@ func crashes(t *testing.T, rng *rand.Rand) {
 	epoch.Store(2)
 	var wg sync.WaitGroup
 	for i := range 3 {
+		m.mu.Lock() // the hook draws from rng, too
 		w := &worker{t, s, m, rand.New(rand.NewPCG(rng.Uint64(), 1)), sheep.VDIID(i + 1), &epoch}
+		m.mu.Unlock()
 		wg.Go(func() { w.run(250) })
 	}
 	wg.Wait()
