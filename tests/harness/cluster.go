@@ -148,6 +148,11 @@ func Start(t TB, cfg Config) *Cluster {
 func (c *Cluster) cleanup() {
 	for _, n := range c.Nodes {
 		n.Kill()
+		for _, cry := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: "} {
+			if _, after, found := strings.Cut(n.Log(), cry); found {
+				c.t.Errorf("node %d:%s%s", n.ID, cry, after[:min(len(after), 4000)])
+			}
+		}
 	}
 	if c.t.Failed() {
 		for _, n := range c.Nodes {
