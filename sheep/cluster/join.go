@@ -96,6 +96,9 @@ func (s *state) join(e Entry, fx *effects) {
 	m := &member{inc: e.Member, node: h.node, fixed: h.fixed, joined: e.Index}
 	s.members = append(s.members, m)
 	fx.view = true
+	if s.healed < s.epoch && s.settings.Flags&FlagRecycle == 0 {
+		m.owed = h.owed // there may be VDIs that only this node knows
+	}
 	if s.status == OK {
 		// The epoch that follows must be newer than any that a store has seen.
 		s.epoch = max(s.epoch, h.epoch)

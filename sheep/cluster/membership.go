@@ -201,7 +201,9 @@ func (s *state) allComplete() bool {
 }
 
 // A contributeMsg tells VDIs that the proposer's store knows. While the cluster
-// waits, what the newest copy of an inode says counts.
+// waits, what the newest copy of an inode says counts. Later only VDIs are news
+// that nobody has heard of: a cluster whose newest epoch had few members starts
+// with the inodes that these have.
 type contributeMsg struct{ vdis []KnownVDI }
 
 func (contributeMsg) kind() messageKind { return kindContribute }
@@ -224,11 +226,11 @@ func decodeContribute(d *decoder) message {
 }
 
 func (m contributeMsg) apply(s *state, from *member, e *Entry, fx *effects) error {
-	if s.status != Wait || from.owed == 0 {
+	if from.owed == 0 {
 		return nil
 	}
 	for _, v := range m.vdis {
-		if validVDI(v.VDI) == nil {
+		if validVDI(v.VDI) == nil && (s.status == Wait || s.vdis.all[v.VDI.ID] == nil) {
 			s.vdis.contribute(v)
 		}
 	}
