@@ -67,3 +67,45 @@ func benchmarkWrite(b *testing.B, durable bool, parallel int) {
 		b.Fatal(err)
 	}
 }
+
+// BenchmarkCreate makes objects of 4 MiB, with 4 KiB of data and with 4 MiB.
+func BenchmarkCreate(b *testing.B) {
+	for _, n := range []int{4 << 10, 4 << 20} {
+		for _, parallel := range []int{1, 8} {
+			b.Run(fmt.Sprintf("data=%d/parallel=%d", n, parallel), func(b *testing.B) {
+				benchmarkCreate(b, n, parallel)
+			})
+		}
+	}
+}
+
+func benchmarkCreate(b *testing.B, n, parallel int) {
+	s, err := store.Open(b.TempDir()+"/store", store.Config{Reserve: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(i) | 1
+	}
+	b.SetBytes(int64(n))
+	b.SetParallelism(parallel)
+	b.ResetTimer()
+	var next atomic.Uint32
+	b.RunParallel(func(pb *testing.PB) {
+		w := sheep.Write{Create: true, Data: data}
+		for pb.Next() {
+			c, err := s.Write(sheep.DataObject(1, next.Add(1)), 4<<20, 1, &w)
+			if err == nil {
+				err = c.Wait(b.Context())
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.StopTimer()
+	if err := s.Close(true); err != nil {
+		b.Fatal(err)
+	}
+}

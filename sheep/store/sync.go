@@ -1,12 +1,10 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/store/journal"
@@ -48,26 +46,15 @@ type snapshot struct {
 // What was written directly must not be overwritten by a replay of older
 // records. So with mark, a Settled record follows when the file and its name are
 // durable, and only when that record is durable, too, is the direct write.
-func (s *Store) syncObject(o *object, mark bool) (err error) {
-	t := &s.table
+func (s *Store) syncObject(o *object, mark bool) error {
 	for {
-		t.mu.Lock()
-		f := o.file
-		if o.bad {
-			t.mu.Unlock()
-			return fmt.Errorf("sync %v: %w", o.id, errBad)
+		f, snap, err := s.snapshot(o)
+		if err != nil {
+			return fmt.Errorf("sync %v: %w", o.id, err)
 		}
-		if f == nil || o.dirtySince == 0 && !o.direct {
-			t.mu.Unlock()
+		if f == nil {
 			return nil
 		}
-		// A change is applied before its record is appended.
-		snap := snapshot{
-			upTo: s.journal.Last(), changes: o.changes, quiet: o.writers == 0,
-			live: o.logged >= s.journal.Tail(), attr: o.attrDirty, name: o.nameDirty && o.direct, direct: o.direct,
-		}
-		t.mu.Unlock()
-
 		if snap.attr {
 			err = f.Sync()
 		} else {
@@ -80,28 +67,57 @@ func (s *Store) syncObject(o *object, mark bool) (err error) {
 			s.spoil(o, f, err)
 			return failure("sync", o.id, err)
 		}
-		if snap.name {
-			if err := s.syncNames(); err != nil {
-				return fmt.Errorf("sync %v: %w", o.id, err)
-			}
+		if err := s.settleSynced(o, snap, mark); err != nil {
+			return fmt.Errorf("sync %v: %w", o.id, err)
 		}
-		if mark && snap.direct && snap.live {
-			r := journal.Record{Kind: journal.Settled, ID: o.id, Arg: snap.upTo}
-			if _, err = s.journal.Append(&r); err != nil {
-				return fmt.Errorf("sync %v: %w", o.id, err)
-			}
-		}
-		t.mu.Lock()
-		if o.file == f {
-			t.synced(o, snap, mark)
-		}
-		t.mu.Unlock()
+		s.table.synced(o, f, snap, mark)
 		return nil
 	}
 }
 
-// synced notes that the disk has what the snapshot says.
-func (t *table) synced(o *object, snap snapshot, mark bool) {
+// snapshot returns the file of o, nil if it needs no sync, and what the sync
+// will make durable. A change is applied before its record is appended.
+func (s *Store) snapshot(o *object) (vfs.File, snapshot, error) {
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	switch {
+	case o.bad:
+		return nil, snapshot{}, errBad
+	case o.dirtySince == 0 && !o.direct:
+		return nil, snapshot{}, nil
+	}
+	return o.file, snapshot{
+		upTo:    s.journal.Last(),
+		changes: o.changes,
+		quiet:   o.writers == 0,
+		live:    o.logged >= s.journal.Tail(),
+		attr:    o.attrDirty,
+		name:    o.nameDirty && o.direct,
+		direct:  o.direct,
+	}, nil
+}
+
+// settleSynced does what is left for direct writes when the file is durable.
+func (s *Store) settleSynced(o *object, snap snapshot, mark bool) error {
+	if snap.name {
+		if err := s.syncNames(); err != nil {
+			return err
+		}
+	}
+	if !mark || !snap.direct || !snap.live {
+		return nil
+	}
+	_, err := s.journal.Append(&journal.Record{Kind: journal.Settled, ID: o.id, Arg: snap.upTo})
+	return err
+}
+
+// synced notes that the disk has what the snapshot of o with the file f says.
+func (t *table) synced(o *object, f vfs.File, snap snapshot, mark bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o.file != f {
+		return
+	}
 	if snap.name {
 		o.nameDirty = false
 	}
@@ -161,8 +177,9 @@ type dirSync struct {
 	next    *batch // those who came while a sync was running
 }
 
-// A batch is one sync that several wait for.
+// A batch is one sync that several wait for. Who came first makes it, in turn.
 type batch struct {
+	turn chan struct{} // closed when the sync before has ended
 	done chan struct{} // closed when err is set
 	err  error
 }
@@ -170,34 +187,38 @@ type batch struct {
 // do returns after a sync that began after the call.
 func (d *dirSync) do() error {
 	d.mu.Lock()
-	if d.running {
-		if d.next == nil {
-			d.next = &batch{done: make(chan struct{})}
-			b := d.next
-			d.mu.Unlock()
-			<-b.done
-			return b.err
-		}
-		b := d.next
-		d.mu.Unlock()
+	b, first := d.next, false
+	switch {
+	case !d.running:
+		d.running = true
+		b, first = newBatch(), true
+		close(b.turn)
+	case b == nil:
+		b, first = newBatch(), true
+		d.next = b
+	}
+	d.mu.Unlock()
+	if !first {
 		<-b.done
 		return b.err
 	}
-	d.running = true
-	d.mu.Unlock()
-	err := d.sync()
-	for {
-		d.mu.Lock()
-		b := d.next
+	<-b.turn
+	b.err = d.sync()
+	close(b.done)
+	d.pass()
+	return b.err
+}
+
+func newBatch() *batch { return &batch{turn: make(chan struct{}), done: make(chan struct{})} }
+
+// pass gives the turn to those who came meanwhile.
+func (d *dirSync) pass() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running = d.next != nil
+	if d.next != nil {
+		close(d.next.turn)
 		d.next = nil
-		if b == nil {
-			d.running = false
-			d.mu.Unlock()
-			return err
-		}
-		d.mu.Unlock()
-		b.err = d.sync()
-		close(b.done)
 	}
 }
 
@@ -264,120 +285,4 @@ func (s *Store) syncAll(objects []*object, mark bool) error {
 	work()
 	wg.Wait()
 	return errors.Join(errs...)
-}
-
-// Flush makes durable every write to vdi that has returned. It fails with
-// sheep.ErrIO while an object of the VDI is bad: what was deferred there is lost.
-func (s *Store) Flush(ctx context.Context, vdi sheep.VDIID) error {
-	if err := s.enter(); err != nil {
-		return err
-	}
-	defer s.leave()
-	return s.flush(ctx, func(id sheep.ObjectID) bool { return id.VDI() == vdi })
-}
-
-// FlushAll makes durable every write that has returned. It fails with
-// sheep.ErrIO while any object is bad.
-func (s *Store) FlushAll(ctx context.Context) error {
-	if err := s.enter(); err != nil {
-		return err
-	}
-	defer s.leave()
-	return s.flush(ctx, anyObject)
-}
-
-// anyObject matches all objects.
-func anyObject(sheep.ObjectID) bool { return true }
-
-// flush syncs the directly written objects that match, then commits the
-// journal.
-func (s *Store) flush(ctx context.Context, match func(sheep.ObjectID) bool) error {
-	t := &s.table
-	var objects []*object
-	var bad error
-	t.mu.Lock()
-	for o := range t.direct {
-		if match(o.id) {
-			o.pins++
-			objects = append(objects, o)
-		}
-	}
-	for id, replaced := range t.bad {
-		if replaced == 0 && match(id) {
-			bad = fmt.Errorf("flush %v: %w", id, errBad)
-			break
-		}
-	}
-	t.mu.Unlock()
-	err := s.syncAll(objects, true)
-	return errors.Join(bad, err, s.journal.Wait(ctx, s.journal.Last()))
-}
-
-// noteDeferred makes the flusher look in FlushAge.
-func (s *Store) noteDeferred() {
-	if !s.deferred.Load() && s.deferred.CompareAndSwap(false, true) {
-		s.wakeFlusher()
-	}
-}
-
-func (s *Store) wakeFlusher() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// flushLoop makes deferred writes durable in the end, though nobody asks, and
-// syncs objects when too many files are open.
-func (s *Store) flushLoop() {
-	timer := time.NewTimer(0)
-	<-timer.C
-	defer timer.Stop()
-	for armed := false; ; {
-		select {
-		case <-s.stop:
-			return
-		case <-s.wake:
-			if s.deferred.Load() && !armed {
-				timer.Reset(s.cfg.FlushAge)
-				armed = true
-			}
-		case <-timer.C:
-			armed = false
-			s.deferred.Store(false)
-			if err := s.FlushAll(context.Background()); err != nil {
-				s.log.Error("deferred writes could not be made durable", "err", err)
-			}
-		}
-		if s.table.excess() > 0 && !s.table.evict() && s.enter() == nil {
-			s.syncOld()
-			s.leave()
-		}
-	}
-}
-
-// syncOld syncs what is dirty, so that files can be closed.
-func (s *Store) syncOld() {
-	t := &s.table
-	t.mu.Lock()
-	var objects []*object
-	for o := range t.dirty {
-		o.pins++
-		objects = append(objects, o)
-	}
-	for o := range t.direct {
-		if o.dirtySince == 0 {
-			o.pins++
-			objects = append(objects, o)
-		}
-	}
-	t.mu.Unlock()
-	err := errors.Join(s.syncAll(objects, s.started), s.syncAllNames())
-	if s.started {
-		err = errors.Join(err, s.journal.Wait(context.Background(), s.journal.Last()))
-	}
-	if err != nil {
-		s.log.Error("objects could not be synced", "err", err)
-	}
-	t.evict()
 }
