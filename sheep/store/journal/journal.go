@@ -30,6 +30,7 @@ package journal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -211,6 +212,9 @@ func (j *Journal) kick() {
 // Fail makes the journal fail for good, tells everybody who waits, and returns
 // the error that all later calls return.
 func (j *Journal) Fail(err error) error {
+	if !errors.Is(err, errClosed) && j.Err() == nil {
+		j.cfg.Log.Error("the journal failed: this node refuses all changes until it is restarted", "err", err)
+	}
 	err = fmt.Errorf("%w: %s: %w", sheep.ErrIO, j.dir, err)
 	j.mu.Lock()
 	if j.err != nil {
