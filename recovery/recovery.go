@@ -168,7 +168,7 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	s.Exists, s.Written = !errors.Is(err, sheep.ErrNoObject), info.WriteEpoch
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Bad = s.Exists && (err != nil || r.bad[id])
+	s.Bad = s.Exists && (err != nil || r.bad[id] || r.store.Bad(id))
 	if r.view == nil || s.Bad {
 		return s
 	}

@@ -191,7 +191,15 @@ func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) err
 	if err := r.inEpoch(ctx, e, func() error { return nil }); err != nil {
 		return err
 	}
-	return r.judge(sheep.Ref{ID: sheep.InodeObject(vdi)}, r.store.Flush(ctx, vdi))
+	err := r.store.Flush(ctx, vdi)
+	bad := r.store.BadObjects()
+	if !errors.Is(err, sheep.ErrIO) || len(bad) == 0 || r.store.Err() != nil {
+		return r.judge(sheep.Ref{ID: sheep.InodeObject(vdi)}, err)
+	}
+	for _, id := range bad { // they are fetched again, and then the flush succeeds
+		r.trust.Distrust(id)
+	}
+	return fmt.Errorf("%w: flush VDI %v: %v", sheep.ErrStaleCopy, vdi, err)
 }
 
 // States returns the states of the objects ids, in their order.

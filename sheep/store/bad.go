@@ -33,6 +33,23 @@ func (t *table) isBad(id sheep.ObjectID) bool {
 	return listed && replaced == 0
 }
 
+// Bad reports whether the object answers sheep.ErrIO until it is made anew.
+func (s *Store) Bad(id sheep.ObjectID) bool { return s.table.isBad(id) }
+
+// BadObjects returns all such objects, in no order.
+func (s *Store) BadObjects() []sheep.ObjectID {
+	t := &s.table
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ids []sheep.ObjectID
+	for id, replaced := range t.bad {
+		if replaced == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // spoil makes o bad because a sync of its file f failed.
 func (s *Store) spoil(o *object, f vfs.File, cause error) {
 	t := &s.table
