@@ -191,15 +191,19 @@ func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) err
 	if err := r.inEpoch(ctx, e, func() error { return nil }); err != nil {
 		return err
 	}
-	err := r.store.Flush(ctx, vdi)
-	bad := r.store.BadObjects()
-	if !errors.Is(err, sheep.ErrIO) || len(bad) == 0 || r.store.Err() != nil {
-		return r.judge(sheep.Ref{ID: sheep.InodeObject(vdi)}, err)
+	for {
+		err := r.store.Flush(ctx, vdi)
+		bad := r.store.BadObjects()
+		if !errors.Is(err, sheep.ErrIO) || len(bad) == 0 || r.store.Err() != nil {
+			return r.judge(sheep.Ref{ID: sheep.InodeObject(vdi)}, err)
+		}
+		for _, id := range bad { // fetched from another node they are good, and durable
+			r.trust.Distrust(id)
+			if err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e}); err != nil {
+				return fmt.Errorf("flush VDI %v: %w", vdi, err)
+			}
+		}
 	}
-	for _, id := range bad { // they are fetched again, and then the flush succeeds
-		r.trust.Distrust(id)
-	}
-	return fmt.Errorf("%w: flush VDI %v: %v", sheep.ErrStaleCopy, vdi, err)
 }
 
 // States returns the states of the objects ids, in their order.
