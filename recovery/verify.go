@@ -54,7 +54,7 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		case <-changed:
 		case <-time.After(retryAfter):
 		case <-ctx.Done():
-			return fmt.Errorf("verify object %v in epoch %d: %w: %w", ref.ID, view.Epoch, context.Cause(ctx), err)
+			return fmt.Errorf("verify object %v in epoch %d: %w: %v", ref.ID, view.Epoch, context.Cause(ctx), err)
 		}
 	}
 }

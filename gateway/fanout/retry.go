@@ -44,7 +44,7 @@ func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try fu
 		case <-timer.C:
 			wait = min(2*wait, lastWait)
 		case <-ctx.Done():
-			err = fmt.Errorf("%s object %v in epoch %d: %w: %w", op, id, v.Epoch, context.Cause(ctx), err)
+			err = fmt.Errorf("%s object %v in epoch %d: %w: %v", op, id, v.Epoch, context.Cause(ctx), err)
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
