@@ -84,6 +84,13 @@ func (c *testCluster) set(vdi sheep.VDIID, change func(old cluster.Ownership, in
 	return now
 }
 
+// owner returns who owns the VDI of testRef.
+func (c *testCluster) owner() cluster.Ownership {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owners[0x7c2b25]
+}
+
 // A member is the cluster as one gateway sees it, and its way to the others.
 type member struct {
 	c   *testCluster
@@ -171,13 +178,13 @@ func TestTheFirstWriteTakesTheOwnershipAndReadsDoNot(t *testing.T) {
 	if err := c.gateways[0].Read(t.Context(), testRef(0), make([]byte, 1), 0); !errors.Is(err, sheep.ErrNoObject) {
 		t.Fatalf("got %v, want %v", err, sheep.ErrNoObject)
 	}
-	if own := c.owners[0x7c2b25]; own.Owner != 0 {
+	if own := c.owner(); own.Owner != 0 {
 		t.Errorf("a read has taken the ownership: %v", own)
 	}
 	if err := c.gateways[1].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
 		t.Fatal(err)
 	}
-	if own := c.owners[0x7c2b25]; own.Owner != 2 {
+	if own := c.owner(); own.Owner != 2 {
 		t.Errorf("got owner %v, want the gateway that wrote", own)
 	}
 }
@@ -216,12 +223,12 @@ func TestAnIdleOwnerHandsOver(t *testing.T) {
 			synctest.Wait()
 		}
 		write()
-		if own := c.owners[0x7c2b25]; own.Owner != 1 {
+		if own := c.owner(); own.Owner != 1 {
 			t.Errorf("a busy owner has lost the VDI to %v", own)
 		}
 		time.Sleep(2 * idleAfter)
 		write()
-		if own := c.owners[0x7c2b25]; own.Owner != 2 || own.Draining {
+		if own := c.owner(); own.Owner != 2 || own.Draining {
 			t.Errorf("got %v, want the gateway that forwards", own)
 		}
 		if c.store.Flushes(0x7c2b25) == 0 {
@@ -257,13 +264,13 @@ func TestAPlanWaitsForWhatIsInFlightAndHoldsTheRest(t *testing.T) {
 			late.Store(true)
 		})
 		time.Sleep(time.Second)
-		if !c.owners[0x7c2b25].Draining {
+		if !c.owner().Draining {
 			t.Error("drained with a write in flight")
 		}
 		close(hold)
 		time.Sleep(time.Second)
-		if c.owners[0x7c2b25].Draining || late.Load() {
-			t.Errorf("draining %v, late write done %v; want neither", c.owners[0x7c2b25].Draining, late.Load())
+		if c.owner().Draining || late.Load() {
+			t.Errorf("draining %v, late write done %v; want neither", c.owner().Draining, late.Load())
 		}
 		ctx := WithGrant(t.Context(), single{vdi: 0x7c2b25, generation: frozen.Generation})
 		if err := g.Write(ctx, ref, &sheep.Write{Off: 64, Data: []byte("plan")}); err != nil {
@@ -304,7 +311,7 @@ func TestNoWriteIsLostAcrossHandOvers(t *testing.T) {
 			})
 		}
 		for range 60 {
-			own := c.owners[0x7c2b25]
+			own := c.owner()
 			_ = (member{c: c, inc: own.Owner}).HandOver(t.Context(), 0x7c2b25, own.Generation, own.Owner%3+1)
 			time.Sleep(100 * time.Millisecond)
 		}
