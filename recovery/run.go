@@ -284,21 +284,30 @@ func (r *Recoverer) purge(view *cluster.View) error {
 		return nil
 	}
 	for _, id := range r.store.IDs(0) {
-		r.mu.Lock()
-		keep := r.view.Epoch != view.Epoch || r.holderLocked(id, view.Epoch)
-		r.mu.Unlock()
-		if keep {
-			continue
-		}
-		unlock := r.locks.lock(id)
-		_, err := r.store.Remove(id, view.Epoch)
-		unlock()
-		if err != nil && !errors.Is(err, sheep.ErrNoObject) {
+		if err := r.purgeOne(view, id); err != nil {
 			return fmt.Errorf("remove surplus copy of %v: %w", id, err)
 		}
 	}
 	r.purged = view.Epoch
 	return nil
+}
+
+// purgeOne removes the copy of id if it does not belong here. It looks under
+// the object's lock: in a later epoch, in which it may belong here again, the
+// copy is verified under that lock before anybody uses it.
+func (r *Recoverer) purgeOne(view *cluster.View, id sheep.ObjectID) error {
+	defer r.locks.lock(id)()
+	r.mu.Lock()
+	keep := r.view.Epoch != view.Epoch || r.holderLocked(id, view.Epoch)
+	r.mu.Unlock()
+	if keep {
+		return nil
+	}
+	_, err := r.store.Remove(id, view.Epoch)
+	if errors.Is(err, sheep.ErrNoObject) {
+		return nil
+	}
+	return err
 }
 
 func (r *Recoverer) setProgress(p Progress) {

@@ -136,27 +136,35 @@ func (r *Replica) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) erro
 // write before it returns if nothing must be waited for; done may run on the
 // caller's goroutine or another and must not block. It keeps w until done runs.
 func (r *Replica) StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write, done func(error)) {
-	if !w.Create && r.trust.Trusted(ref) {
-		r.gate.RLock()
-		err := r.admit(ref)
-		var commit store.Commit
-		if err == nil {
-			commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
-		}
-		r.gate.RUnlock()
-		switch {
-		case err == nil && !commit.Pending():
-			done(nil)
-			return
-		case err == nil:
-			commit.Notify(func(err error) { done(r.judge(ref, err)) })
-			return
-		case !errors.Is(err, errAhead):
-			done(r.judge(ref, err))
-			return
-		}
+	commit, now, err := r.writeNow(ref, w)
+	switch {
+	case !now:
+		go func() { done(r.Write(ctx, ref, w)) }()
+	case err != nil:
+		done(r.judge(ref, err))
+	case commit.Pending():
+		commit.Notify(func(err error) { done(r.judge(ref, err)) })
+	default:
+		done(nil)
 	}
-	go func() { done(r.Write(ctx, ref, w)) }()
+}
+
+// writeNow applies w if nothing must be waited for before, and reports whether
+// that was so.
+func (r *Replica) writeNow(ref sheep.Ref, w *sheep.Write) (commit store.Commit, now bool, err error) {
+	if w.Create {
+		return commit, false, nil
+	}
+	r.gate.RLock()
+	defer r.gate.RUnlock()
+	if err := r.admit(ref); err != nil {
+		return commit, !errors.Is(err, errAhead), err
+	}
+	if !r.trust.Trusted(ref) {
+		return commit, false, nil
+	}
+	commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
+	return commit, true, err
 }
 
 // Remove removes this node's copy, durably. If there is none it returns
