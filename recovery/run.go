@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -184,10 +185,11 @@ func (r *Recoverer) wanted(ctx context.Context, view *cluster.View) ([]sheep.Obj
 			from = got[len(got)-1] + 1
 		}
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	ids = slices.AppendSeq(ids, maps.Keys(r.suspects)) // nobody may have them any more
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
 	return slices.DeleteFunc(ids, func(id sheep.ObjectID) bool {
 		return r.view.Epoch != view.Epoch || !r.holderLocked(id, view.Epoch)
 	}), nil
@@ -261,6 +263,12 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 	if r.view.Epoch != view.Epoch || r.pending != 0 {
 		r.mu.Unlock()
 		return sheep.ErrAgain
+	}
+	for id := range r.suspects { // since their turn
+		if r.holderLocked(id, view.Epoch) {
+			r.mu.Unlock()
+			return fmt.Errorf("object %v was distrusted meanwhile: %w", id, sheep.ErrAgain)
+		}
 	}
 	r.complete, r.claimed = view.Epoch, view.Epoch
 	clear(r.verified)
