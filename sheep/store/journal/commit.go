@@ -10,8 +10,8 @@ import (
 // errNoSegment means that the wait for a free segment was in vain.
 var errNoSegment = errors.New("no free segment")
 
-// commitLoop writes what was appended whenever somebody waits for it or there
-// is much of it.
+// commitLoop writes what was appended, and makes it durable whenever somebody
+// waits for it.
 func (j *Journal) commitLoop() {
 	for {
 		select {

@@ -49,9 +49,8 @@ const (
 	MaxSegmentSize     = 1 << 30
 	MinSegments        = 2
 
-	bufferSize = 1 << 20   // more than this waits for the committer
-	spillSize  = 256 << 10 // more than this is written, though nobody waits
-	pageSize   = 4096      // writes end at multiples of this
+	bufferSize = 1 << 20 // more than this waits for the committer
+	pageSize   = 4096    // writes end at multiples of this
 )
 
 // A Config says how large a journal is and what it asks of its owner. The
@@ -137,7 +136,9 @@ func (j *Journal) Err() error {
 }
 
 // Append adds a record and returns its sequence number. It copies r.Data. It
-// waits if the journal is full.
+// waits if the journal is full. The record is written soon, though nobody waits
+// for it to be durable: if the process dies before that, but not the machine, a
+// replay puts older records over what it stands for.
 func (j *Journal) Append(r *Record) (uint64, error) {
 	n := r.size()
 	j.mu.Lock()
@@ -154,7 +155,7 @@ func (j *Journal) Append(r *Record) (uint64, error) {
 	j.count++
 	seq := j.first + uint64(j.count) - 1
 	j.last.Store(seq)
-	if len(j.buf) > spillSize && !j.spill {
+	if !j.spill {
 		j.spill = true
 		j.kick()
 	}
