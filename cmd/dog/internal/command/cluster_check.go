@@ -5,7 +5,8 @@ import (
 	"errors"
 )
 
-// clusterCheck compares and repairs the copies of all VDIs.
+// clusterCheck compares and repairs the copies of all VDIs. Then it looks for
+// objects that none of them refers to.
 func clusterCheck(ctx context.Context, s *session) error {
 	all, err := s.headers(ctx)
 	if err != nil {
@@ -32,7 +33,5 @@ func clusterCheck(ctx context.Context, s *session) error {
 			damaged = err
 		}
 	}
-	// Objects that no VDI refers to any more are not looked for yet; they
-	// belong here, after every VDI has been checked.
-	return damaged
+	return s.checkLeaks(ctx, damaged)
 }

@@ -57,7 +57,9 @@ func clusterFormat(ctx context.Context, s *session) error {
 	}
 	if err := s.Format(ctx, s.opts.store, body); err != nil {
 		f := failed(err, "Format failed: %s", remote.Text(err))
-		f.status = ExitSystem
+		if remote.Result(err) != proto.ResultNotSupported {
+			f.status = ExitSystem
+		}
 		return f
 	}
 	return nil

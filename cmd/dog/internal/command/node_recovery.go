@@ -102,7 +102,7 @@ func (s *session) followRecovery(ctx context.Context) error {
 			}
 			bar.set(state.Finished)
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := s.app.env.Pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}

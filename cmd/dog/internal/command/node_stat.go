@@ -57,7 +57,7 @@ func nodeStat(ctx context.Context, s *session) error {
 		return nil
 	}
 	for {
-		if err := pause(ctx, time.Second); err != nil {
+		if err := s.app.env.Pause(ctx, time.Second); err != nil {
 			return nil // an interrupt is how watching ends
 		}
 		if st, err = s.Stat(ctx); err != nil {

@@ -33,7 +33,7 @@ type options struct {
 	maxReclaim      int64 // -1 is all
 
 	prealloc, noShare, hyper, exclusive, delete, writeback, force, exist, reduce bool
-	all, progress, watch, local                                                  bool
+	all, progress, watch, local, sweep                                           bool
 	lock, strict, fixedVNodes, recycle, avoidDiskFull, diff, multithread         bool
 }
 
@@ -57,6 +57,11 @@ func valued(letter, name, text string, value func(*options, string) error) optio
 // jsonOption is the option that the commands have that can print JSON.
 func jsonOption() option {
 	return toggle("", "json", "print JSON, for scripts", func(o *options) *bool { return &o.json })
+}
+
+// sweepOption is the option of the check that removes what it finds.
+func sweepOption() option {
+	return toggle("", "sweep", "remove the objects that no image refers to", func(o *options) *bool { return &o.sweep })
 }
 
 // commonOptions are those that mean the same in every group.
@@ -167,6 +172,9 @@ func optionsOf(g group, c command) []option {
 	}
 	if c.json {
 		opts = append(opts, jsonOption())
+	}
+	if c.sweep {
+		opts = append(opts, sweepOption())
 	}
 	return opts
 }

@@ -25,6 +25,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,11 @@ type Env struct {
 	Getenv   func(string) string
 	Now      func() time.Time
 	Location *time.Location // of printed times; nil is UTC
-	Dial     remote.Dialer
+
+	// Pause waits for the time, or until the context ends; nil does.
+	Pause func(context.Context, time.Duration) error
+
+	Dial remote.Dialer
 }
 
 // Run runs dog and returns its exit status.
@@ -72,6 +77,9 @@ func Run(ctx context.Context, env Env) int {
 	}
 	if env.Now == nil {
 		env.Now = time.Now
+	}
+	if env.Pause == nil {
+		env.Pause = pause
 	}
 	out := newOutput(env.Stdout, env.StdoutWidth > 0)
 	a := &app{env: env, out: out, groups: groups()}
@@ -97,6 +105,8 @@ type app struct {
 	groups []group
 
 	usage func() // prints the usage of the command that runs
+
+	stderr sync.Mutex // held while a line is printed: requests that run at once may warn
 }
 
 // dispatch finds the command that the first words name and runs it.

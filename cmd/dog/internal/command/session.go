@@ -173,6 +173,8 @@ func (s *session) arg(i int) string {
 
 // warn prints a line on standard error.
 func (s *session) warn(format string, args ...any) {
+	s.app.stderr.Lock()
+	defer s.app.stderr.Unlock()
 	fmt.Fprintf(s.app.env.Stderr, format+"\n", args...)
 }
 

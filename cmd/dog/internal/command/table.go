@@ -17,6 +17,7 @@ type command struct {
 	about   string
 	options string // letters, in the order of the usage line
 	json    bool   // there is --json
+	sweep   bool   // there is --sweep
 	args    string // as the usage line shows them
 	nodes   bool   // fetch the list of nodes first
 	needs   int    // least number of arguments
@@ -129,7 +130,7 @@ func clusterCommands() []command {
 			{name: "disable", about: "do not recover after membership changes", run: clusterRecoverDisable},
 		}},
 		{name: "reweight", about: "adapt the vnodes to the sizes of the disks", options: "aphT", run: notSupported},
-		{name: "check", about: "compare and repair the copies of all images", options: "aphT", nodes: true, run: clusterCheck},
+		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphTf", sweep: true, nodes: true, run: clusterCheck},
 		{name: "alter-copy", about: "change the default redundancy", options: "aphTcf", run: notSupported},
 	}
 }

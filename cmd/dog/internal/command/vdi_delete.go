@@ -110,7 +110,7 @@ func (s *session) reclaim(ctx context.Context, h *proto.InodeHeader) error {
 			return failed(err, "Failed to write object %v: %s", sheep.InodeObject(h.VDI), remote.Text(err))
 		}
 		if i = end; s.opts.interval > 0 {
-			if err := pause(ctx, time.Duration(s.opts.interval)*time.Second); err != nil {
+			if err := s.app.env.Pause(ctx, time.Duration(s.opts.interval)*time.Second); err != nil {
 				return err
 			}
 		}

@@ -4,8 +4,9 @@
 // can be damaged, and answers the requests of the client protocol that dog
 // sends, over real connections of its wire format. It follows the protocol where
 // dog can see it and is naive elsewhere: nothing is concurrent, nothing is
-// durable, objects are never released. Its clock advances by a second at each
-// request that makes something, so that outputs with times are always the same.
+// durable, objects are only released when a VDI is deleted. Its clock advances
+// by a second at each request that makes something, so that outputs with times
+// are always the same.
 package fakesheep
 
 import (
@@ -120,6 +121,28 @@ func (c *Cluster) Drop(i int, id sheep.ObjectID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.nodes[i].objects, id)
+}
+
+// Put gives the nodes that should hold it an object of zeroes, as a client does
+// that has not entered it into the map yet.
+func (c *Cluster) Put(id sheep.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.put(id, make([]byte, id.Size(c.info.BlockShift)), c.copiesOf(id))
+}
+
+// PutAt gives node i a copy of an object, of one byte.
+func (c *Cluster) PutAt(i int, id sheep.ObjectID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[i].objects[id] = make([]byte, 1)
+}
+
+// Lock locks a VDI for a client of node i.
+func (c *Cluster) Lock(i int, id sheep.VDIID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lock(c.nodes[i].Node, id, proto.LockNormal)
 }
 
 // Holders returns the nodes that hold the copies of an object.

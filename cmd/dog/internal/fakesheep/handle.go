@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"encoding/binary"
+	"maps"
+	"slices"
 	"time"
 
 	"sheepdog/sheep"
@@ -32,6 +34,10 @@ func (c *Cluster) handle(i int, h proto.Header, data []byte) (reply, []byte, pro
 		return c.object(h, data)
 	case proto.OpNewVDI, proto.OpDelVDI, proto.OpGetVDIInfo, proto.OpLockVDI, proto.OpReleaseVDI, proto.OpGetVDIAttr:
 		return c.vdi(i, h, data)
+	case proto.OpRemoveObj:
+		return c.remove(proto.DecodeObjectBody(h.Body).ID)
+	case proto.OpGetObjList:
+		return c.list(c.nodes[i], h)
 	case proto.OpExist, proto.OpOIDsExist, proto.OpGetHash, proto.OpRepairReplica:
 		return c.copy(c.nodes[i], h, data)
 	}
@@ -233,6 +239,27 @@ func (c *Cluster) object(h proto.Header, data []byte) (reply, []byte, proto.Resu
 		}
 	}
 	return reply{}, nil, 0
+}
+
+// remove serves REMOVE_OBJ: it knows the copies where they should be.
+func (c *Cluster) remove(id sheep.ObjectID) (reply, []byte, proto.Result) {
+	result := proto.ResultNoObject
+	for _, i := range c.place(id, c.copiesOf(id)) {
+		if c.nodes[i].objects[id] != nil {
+			delete(c.nodes[i].objects, id)
+			result = proto.ResultSuccess
+		}
+	}
+	return reply{}, nil, result
+}
+
+// list serves GET_OBJ_LIST.
+func (c *Cluster) list(n *node, h proto.Header) (reply, []byte, proto.Result) {
+	b := proto.AppendObjectIDs(nil, slices.Sorted(maps.Keys(n.objects)))
+	if len(b) > int(h.Room()) {
+		return reply{}, nil, proto.ResultBufferSmall
+	}
+	return reply{}, b, 0
 }
 
 // frozen reports whether id is a data object of a snapshot.

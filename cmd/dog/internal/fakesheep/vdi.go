@@ -39,12 +39,33 @@ func (c *Cluster) vdi(i int, h proto.Header, data []byte) (reply, []byte, proto.
 		copy(inode[512:4664], c.find(sheep.InodeObject(id))[512:])
 		c.put(sheep.InodeObject(id), inode, c.copiesOf(sheep.InodeObject(id)))
 		c.deleted[id] = true
+		c.releaseUnreferenced()
 	case proto.OpLockVDI:
 		if !c.lock(c.nodes[i].Node, id, b.Type) {
 			return reply{}, nil, proto.ResultVDILocked
 		}
 	}
 	return proto.VDIReply{VDI: id}.Body(), nil, 0
+}
+
+// releaseUnreferenced removes the data objects that are in no map.
+func (c *Cluster) releaseUnreferenced() {
+	referenced := make(map[sheep.ObjectID]bool)
+	for id := range c.used {
+		inode := c.find(sheep.InodeObject(id))
+		used := len(bytes.TrimRight(inode[proto.MapOffset:proto.MapEnd], "\x00"))
+		for i := range uint32(used+proto.MapEntrySize-1) / proto.MapEntrySize {
+			owner := binary.LittleEndian.Uint32(inode[proto.MapOffset+proto.MapEntrySize*i:])
+			if owner != 0 {
+				referenced[sheep.DataObject(sheep.VDIID(owner), i)] = true
+			}
+		}
+	}
+	for _, n := range c.nodes {
+		maps.DeleteFunc(n.objects, func(id sheep.ObjectID, _ []byte) bool {
+			return id.Kind() == sheep.KindData && !referenced[id]
+		})
+	}
 }
 
 // lookup finds a VDI.

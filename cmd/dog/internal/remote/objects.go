@@ -97,6 +97,36 @@ func (c *Cluster) Missing(ctx context.Context, n sheep.Node, ids []sheep.ObjectI
 	return nil, err
 }
 
+// Remove removes all copies of object id. It does not ask who refers to it.
+func (c *Cluster) Remove(ctx context.Context, id sheep.ObjectID) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpRemoveObj, Body: proto.ObjectBody{ID: id}.Body()})
+	return err
+}
+
+// Stored returns what node n stores, in any order. For each object it takes
+// eight bytes, and while the list arrives as much again.
+func (c *Cluster) Stored(ctx context.Context, n sheep.Node, epoch sheep.Epoch) ([]sheep.ObjectID, error) {
+	for room := firstListRoom; ; room *= 2 {
+		_, data, err := c.Do(ctx, Request{
+			Op: proto.OpGetObjList, To: Address(n), Epoch: epoch,
+			Body: proto.ObjectBody{TargetEpoch: epoch}.Body(), Into: make([]byte, room),
+		})
+		if Result(err) == proto.ResultBufferSmall && room < maxListRoom {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return proto.DecodeObjectIDs(data)
+	}
+}
+
+// The room for a list of objects at first, and at most.
+const (
+	firstListRoom = 64 << 10
+	maxListRoom   = 1 << 30
+)
+
 // A Digest is the hash of a copy's content.
 type Digest [20]byte
 

@@ -122,6 +122,7 @@ func (c *Cluster) WriteMap(ctx context.Context, vdi sheep.VDIID, first uint32, e
 // not be read.
 type Listed struct {
 	VDI     sheep.VDIID
+	Deleted bool // its number is marked so
 	Header  *proto.InodeHeader
 	Objects []proto.BTreeEntry // if asked for
 	Err     error
@@ -129,6 +130,7 @@ type Listed struct {
 
 // A Query says what a listing shall have.
 type Query struct {
+	All  bool                          // list deleted ones and those without a name, too
 	Map  bool                          // read the maps, too
 	Want func(*proto.InodeHeader) bool // if set, the maps of which VDIs
 }
@@ -137,7 +139,8 @@ type Query struct {
 const pipeline = 16
 
 // VDIs returns the VDIs that exist, in ascending order. Those whose inodes
-// cannot be read are listed with the error, deleted ones are not listed.
+// cannot be read are listed with the error; deleted ones are listed only if q
+// asks for all.
 func (c *Cluster) VDIs(ctx context.Context, q Query) (iter.Seq[Listed], error) {
 	used, err := c.bitmap(ctx, proto.OpReadVDIs)
 	if err != nil {
@@ -147,10 +150,20 @@ func (c *Cluster) VDIs(ctx context.Context, q Query) (iter.Seq[Listed], error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range used {
+		if !q.All {
+			used[i] &^= deleted[i]
+		}
+	}
+	return c.listed(ctx, used, deleted, q), nil
+}
+
+// listed lists the VDIs with the numbers in the bitmap.
+func (c *Cluster) listed(ctx context.Context, numbers, deleted []byte, q Query) iter.Seq[Listed] {
 	ids := func(yield func(sheep.VDIID) bool) {
-		for i, b := range used {
+		for i, b := range numbers {
 			for bit := range 8 {
-				if (b&^deleted[i])>>bit&1 != 0 && !yield(sheep.VDIID(i*8+bit)) {
+				if b>>bit&1 != 0 && !yield(sheep.VDIID(i*8+bit)) {
 					return
 				}
 			}
@@ -159,11 +172,12 @@ func (c *Cluster) VDIs(ctx context.Context, q Query) (iter.Seq[Listed], error) {
 	read := func(id sheep.VDIID) Listed { return c.list(ctx, id, q) }
 	return func(yield func(Listed) bool) {
 		for l := range Ordered(ids, pipeline, read) {
-			if (l.Err != nil || l.Header.Name != "") && !yield(l) {
+			l.Deleted = deleted[l.VDI/8]>>(l.VDI%8)&1 != 0
+			if (q.All || l.Err != nil || l.Header.Name != "") && !yield(l) {
 				return
 			}
 		}
-	}, nil
+	}
 }
 
 func (c *Cluster) list(ctx context.Context, id sheep.VDIID, q Query) Listed {
