@@ -32,6 +32,8 @@ type config struct {
 	journalSize int64 // bytes of the write journal; 0 means the store's default
 	recovery    recoveryThrottle
 
+	nbd nbdConfig
+
 	// The process.
 	foreground bool
 	pidFile    string // empty means none

@@ -109,6 +109,19 @@ journalled; --journal-size sets the size of the journal.
 
 The HTTP service is not supported yet.
 `
+	nbdHelp = `Where to listen for NBD clients; the option may be repeated:
+	ADDRESS:PORT  an IP address of this machine, e.g. 127.0.0.1:10809
+	:PORT         all of them
+	unix:PATH     a UNIX socket
+	systemd       the sockets that the service manager passes on
+
+Each disk is exported by its name; NAME@TAG and NAME:ID are its snapshots, read-only. At
+addresses that other machines can reach, sheep wants TLS or --nbd-insecure.
+
+Example:
+	$ sheep --nbd 127.0.0.1:10809 --nbd unix:/run/sheepdog/nbd.sock ...
+	$ qemu-img info nbd://127.0.0.1/Alice
+`
 	recoveryHelp = `Items, separated by commas:
 	max=       recover at most so many objects in an interval
 	interval=  length of the interval in milliseconds

@@ -52,6 +52,7 @@ func parse(args []string, cwd func() (string, error)) (config, error) {
 	p := &parser{cwd: cwd, cfg: config{
 		port:   defaultPort,
 		driver: "local",
+		nbd:    defaultNBD(),
 		logs:   logConfig{severity: logging.Info, format: logging.Server, destination: toFile},
 	}}
 	opts := options()
@@ -96,6 +97,9 @@ func (p *parser) finish(rest []string) error {
 	}
 	if cfg.logs.dir != "" && cfg.logs.destination != toFile {
 		return refuse("logdir (%s) is specified but logging destination is %s", cfg.logs.dir, cfg.logs.destination)
+	}
+	if err := cfg.nbd.check(); err != nil {
+		return err
 	}
 	if cfg.logs.destination == toStdout {
 		cfg.foreground = true

@@ -28,6 +28,7 @@ func plain() config {
 		myAddr: netip.MustParseAddr("127.0.0.1"),
 		zone:   16777343,
 		driver: "local",
+		nbd:    nbdConfig{maxConns: 256, maxMemory: 256 << 20, handshake: 10 * time.Second},
 		logs:   logConfig{severity: logging.Info, format: logging.Server, destination: toFile, dir: "/tmp"},
 	}
 }
@@ -57,6 +58,18 @@ func TestParse(t *testing.T) {
 			c.dir, c.logs.dir, c.pidFile = "/var/lib/sheepdog", "/var/lib/sheepdog", "/var/run/sheep.pid"
 			c.logs.destination = toSyslog
 			c.notices = notices("--upgrade: there is nothing to upgrade, every layout that can be read is used as it is")
+		}},
+		{"NBD", strings.Fields("--nbd 127.0.0.1:10809 --nbd=unix:nbd.sock --nbd systemd --nbd [::1]:1 --nbd-exports vm-*,Alice --nbd-read-only --nbd-max-inflight 1G"), func(c *config) {
+			c.nbd.addrs = []string{"127.0.0.1:10809", "unix:/here/nbd.sock", "systemd", "[::1]:1"}
+			c.nbd.globs, c.nbd.readOnly, c.nbd.maxMemory = []string{"vm-*", "Alice"}, true, 1<<30
+		}},
+		{"NBD for everybody", strings.Fields("--nbd :10809 --nbd-insecure --nbd-default-export Alice --nbd-max-connections 9 --nbd-handshake-timeout 3"), func(c *config) {
+			c.nbd.addrs, c.nbd.insecure, c.nbd.fallback = []string{":10809"}, true, "Alice"
+			c.nbd.maxConns, c.nbd.handshake = 9, 3*time.Second
+		}},
+		{"NBD over TLS", strings.Fields("--nbd :10809 --nbd-tls require --nbd-tls-cert c.pem --nbd-tls-key /k.pem --nbd-tls-ca ca.pem"), func(c *config) {
+			c.nbd.addrs = []string{":10809"}
+			c.nbd.tls = nbdTLS{cert: "/here/c.pem", key: "/k.pem", ca: "/here/ca.pem", require: true}
 		}},
 		{"toggles", []string{"-fgn"}, func(c *config) { c.foreground, c.gateway, c.noSync = true, true, true }},
 		{"long names", strings.Fields("--foreground --gateway --nosync"), func(c *config) {
@@ -171,6 +184,21 @@ func TestParseRefuses(t *testing.T) {
 	bad("-b", "Bad address '%s'", "", "foo", "localhost", "1.2.3", "1.2.3.4:7000", "fe80::1%eth0", "256.1.1.1")
 	bad("-y", "Invalid address: '%s'", "", "bad..name", "0.0.0.0", "::", "224.0.0.1", "fe80::1%eth0", "1.2.3.4:7000")
 	bad("-P", "Invalid pid file '%s'", "")
+	bad("--nbd", "Invalid NBD address '%s': must be ADDRESS:PORT, :PORT, unix:PATH or systemd", "", "10809", "localhost", "1.2.3.4", "1:2:3")
+	bad("--nbd", "Invalid NBD address '%s': bad port '0'", ":0", "127.0.0.1:0")
+	bad("--nbd", "Invalid NBD address '%s': 'a.b' is not an IP address", "a.b:10809")
+	bad("--nbd", "Invalid NBD address '%s': no path", "unix:")
+	bad("--nbd", "NBD address %s can be reached from other machines, and without TLS everybody could read and write every disk: "+
+		"use --nbd-tls=require with a certificate, or say --nbd-insecure", ":10809", "0.0.0.0:10809", "[::]:10809", "192.168.1.5:1")
+	bad("--nbd-exports", "Invalid pattern of NBD exports '%s'", "", "[", "a,,b")
+	bad("--nbd-tls", "Invalid use of TLS '%s': must be require or allow", "", "yes")
+	bad("--nbd-tls", "NBD over TLS needs --nbd-tls-cert and --nbd-tls-key", "require")
+	bad("--nbd-tls-ca", "NBD over TLS needs --nbd-tls-cert and --nbd-tls-key", "/ca.pem")
+	bad("--nbd-tls-key", "NBD over TLS needs both --nbd-tls-cert and --nbd-tls-key", "/key.pem")
+	bad("--nbd-tls-cert", "Invalid NBD certificate '%s': no path", "")
+	bad("--nbd-max-connections", "Invalid number of NBD connections '%s': must be an integer between 1 and 100000", append(numbers, "0")...)
+	bad("--nbd-max-inflight", "Invalid size of NBD requests in flight '%s': must be at least 64M", "0", "63M")
+	bad("--nbd-handshake-timeout", "Invalid time of the NBD handshake '%s': must be an integer between 1 and 3600 (seconds)", append(numbers, "0", "3601")...)
 	bad("-i", "Bad addr: '(null)'", "", "port=7", "host=", "host=,port=7")
 	bad("--ioaddr", "invalid option %s", "foo", "nonblock", "hostname", "host", "port", "transport=tcp", "hostx=1.2.3.4")
 	bad("-R", "invalid option %s", "foo", "max", "interval", "maximum=3", " max=3")
