@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/hanwen/go-fuse/v2 v2.12.1 // FUSE: a disk for the tests that forgets what was not synced
+	github.com/pojntfx/go-nbd v0.3.2 // constants of the NBD protocol; "latest" of this module is refused by the proxy, keep the version
 	github.com/spf13/cobra v1.10.2 // the command tree, help and completion of dog
 	github.com/spf13/pflag v1.0.10 // long options of sheep
 	golang.org/x/sys v0.49.0 // system calls that package syscall lacks: fallocate, xattrs, OFD locks, inotify
