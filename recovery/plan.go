@@ -20,9 +20,15 @@ type verdict struct {
 	same    bool // this node's copy is as good as the source's
 }
 
+// A candidate is a copy that may be the truth.
+type candidate struct {
+	replica.State
+	joined uint64 // when the life of its node began, by the index of the cluster log
+}
+
 // judge finds the truth about one object.
 //
-// copies are the states of all members' copies in the order of preference: the
+// copies are all members' copies in the order of preference: the
 // holders as placement orders them, then the others. self is this node's
 // place. present reports whether every member of an epoch is among those asked.
 //
@@ -30,19 +36,24 @@ type verdict struct {
 // last: whatever was answered in the epochs up to that one is in it. Copies
 // that were written later carry the later epoch and are therefore current
 // later. What is left are the epochs after the best copy's: if a member of one
-// of them is absent, it may hold something newer, and nothing can be said.
-func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep.Epoch) bool) (verdict, error) {
+// of them is absent, or has a copy that cannot be read and was written in one
+// of them, there is something newer, and no older copy may take its place.
+func judge(copies []candidate, self int, now sheep.Epoch, present func(sheep.Epoch) bool) (verdict, error) {
 	best, bad := -1, false
+	var lost sheep.Epoch // the latest write of those that cannot be read
 	for i, c := range copies {
 		if c.Trusted {
 			best = i
 			break
 		}
-		if bad = bad || c.Bad; !c.Bad && (best < 0 || better(c, copies[best])) {
+		switch {
+		case c.Bad:
+			bad, lost = true, max(lost, c.Written)
+		case best < 0 || better(c, copies[best]):
 			best = i
 		}
 	}
-	if bad && (best < 0 || !copies[best].Exists && !copies[best].Trusted) {
+	if bad && (best < 0 || !copies[best].Trusted && (!copies[best].Exists || lost > copies[best].Current)) {
 		return verdict{}, fmt.Errorf("object %v: %w", copies[self].ID, errNoCopy)
 	}
 	if !copies[best].Trusted {
@@ -69,12 +80,19 @@ func judge(copies []replica.State, self int, now sheep.Epoch, present func(sheep
 }
 
 // better reports whether copy a is to be preferred to b, neither being trusted.
-func better(a, b replica.State) bool {
+//
+// Of copies that were current in the same epoch, that of a node which has lived
+// since then has the deferred writes, too; one that has started again may have
+// lost them, and has joined later.
+func better(a, b candidate) bool {
 	if a.Current != b.Current {
 		return a.Current > b.Current
 	}
 	if a.Exists != b.Exists {
 		return a.Exists
+	}
+	if a.joined != b.joined {
+		return a.joined < b.joined
 	}
 	return a.Written > b.Written
 }

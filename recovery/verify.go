@@ -75,23 +75,27 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 		return nil
 	}
 	members := r.inOrder(id, view)
-	states := make([]replica.State, len(members))
+	copies := make([]candidate, len(members))
 	errs := make([]error, len(members))
 	var wg sync.WaitGroup
 	for i, n := range members {
-		wg.Go(func() { states[i], errs[i] = r.stateOf(ctx, n, view, id) })
+		wg.Go(func() {
+			m, _ := view.MemberAt(n)
+			copies[i].joined = m.Joined
+			copies[i].State, errs[i] = r.stateOf(ctx, n, view, id)
+		})
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return r.settle(ctx, id, view, members, states)
+	return r.settle(ctx, id, view, members, copies)
 }
 
-// settle brings the copy of id in line with the truth found in states.
-func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, states []replica.State) error {
+// settle brings the copy of id in line with the truth found among copies.
+func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) error {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
-	v, err := judge(states, self, view.Epoch, func(e sheep.Epoch) bool { return r.present(ctx, view, e) })
+	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) bool { return r.present(ctx, view, e) })
 	if err != nil {
 		return err
 	}
@@ -105,7 +109,7 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 	case v.source < 0:
 		err = r.drop(ctx, id, view.Epoch)
 	default:
-		err = r.fetch(ctx, peer(view, members[v.source]), view, id, states[v.source].Written)
+		err = r.fetch(ctx, peer(view, members[v.source]), view, id, copies[v.source].Written)
 	}
 	if err != nil {
 		return err
