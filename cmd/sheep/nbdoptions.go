@@ -1,19 +1,18 @@
 package main
 
 import (
-	"net"
-	"net/netip"
 	"path"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"sheepdog/nbd"
 )
 
 // An nbdConfig says what is exported over NBD, where and to whom.
 type nbdConfig struct {
-	addrs    []string // where to listen: host:port, unix:PATH or systemd; none means not at all
-	globs    []string // names of the disks that are exported; none means all
-	fallback string   // the export that a client without a name gets, or empty
+	addrs    []nbd.Address // where to listen; none means not at all
+	globs    []string      // names of the disks that are exported; none means all
+	fallback string        // the export that a client without a name gets, or empty
 	readOnly bool
 	insecure bool // public addresses without TLS are wanted
 
@@ -38,34 +37,24 @@ const (
 	defaultNBDHandshake = 10 * time.Second
 )
 
-// systemdAddr stands for the sockets that the service manager has opened.
-const systemdAddr = "systemd"
-
 func defaultNBD() nbdConfig {
 	return nbdConfig{maxConns: defaultNBDConns, maxMemory: defaultNBDMemory, handshake: defaultNBDHandshake}
 }
 
 func (p *parser) setNBD(arg string) error {
 	addr := arg
-	if file, ok := strings.CutPrefix(arg, "unix:"); ok {
+	if file, ok := strings.CutPrefix(arg, "unix:"); ok && file != "" {
 		abs, err := p.absolute(file)
 		if err != nil {
-			return refuse("Invalid NBD address '%s': no path", arg)
+			return refuse("Invalid NBD address '%s': %s", arg, reason(err))
 		}
 		addr = "unix:" + abs
-	} else if arg != systemdAddr {
-		host, port, err := net.SplitHostPort(arg)
-		if err != nil {
-			return refuse("Invalid NBD address '%s': must be ADDRESS:PORT, :PORT, unix:PATH or systemd", arg)
-		}
-		if _, ok := parseNumber(port, 1, 65535); !ok {
-			return refuse("Invalid NBD address '%s': bad port '%s'", arg, port)
-		}
-		if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" {
-			return refuse("Invalid NBD address '%s': '%s' is not an IP address", arg, host)
-		}
 	}
-	p.cfg.nbd.addrs = append(p.cfg.nbd.addrs, addr)
+	a, err := nbd.ParseAddress(addr)
+	if err != nil {
+		return refuse("Invalid NBD address '%s': must be ADDRESS:PORT, :PORT, unix:PATH or systemd", arg)
+	}
+	p.cfg.nbd.addrs = append(p.cfg.nbd.addrs, a)
 	return nil
 }
 
@@ -149,23 +138,10 @@ func (c nbdConfig) check() error {
 		return nil
 	}
 	for _, addr := range c.addrs {
-		if publicAddr(addr) {
-			return refuse("NBD address %s can be reached from other machines, and without TLS everybody could read and write every disk: "+
+		if addr.Public() {
+			return refuse("NBD address %v can be reached from other machines, and without TLS everybody could read and write every disk: "+
 				"use --nbd-tls=require with a certificate, or say --nbd-insecure", addr)
 		}
 	}
 	return nil
-}
-
-// publicAddr reports whether other machines can reach addr.
-func publicAddr(addr string) bool {
-	if addr == systemdAddr || strings.HasPrefix(addr, "unix:"+string(filepath.Separator)) {
-		return false // who opened the socket, or the directory, says who may come in
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil || host == "localhost" {
-		return err != nil
-	}
-	ip, err := netip.ParseAddr(host)
-	return err != nil || !ip.IsLoopback()
 }

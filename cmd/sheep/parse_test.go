@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/nbd"
 	"sheepdog/sheep"
 )
 
@@ -60,15 +61,15 @@ func TestParse(t *testing.T) {
 			c.notices = notices("--upgrade: there is nothing to upgrade, every layout that can be read is used as it is")
 		}},
 		{"NBD", strings.Fields("--nbd 127.0.0.1:10809 --nbd=unix:nbd.sock --nbd systemd --nbd [::1]:1 --nbd-exports vm-*,Alice --nbd-read-only --nbd-max-inflight 1G"), func(c *config) {
-			c.nbd.addrs = []string{"127.0.0.1:10809", "unix:/here/nbd.sock", "systemd", "[::1]:1"}
+			c.nbd.addrs = addresses("127.0.0.1:10809", "unix:/here/nbd.sock", "systemd", "[::1]:1")
 			c.nbd.globs, c.nbd.readOnly, c.nbd.maxMemory = []string{"vm-*", "Alice"}, true, 1<<30
 		}},
 		{"NBD for everybody", strings.Fields("--nbd :10809 --nbd-insecure --nbd-default-export Alice --nbd-max-connections 9 --nbd-handshake-timeout 3"), func(c *config) {
-			c.nbd.addrs, c.nbd.insecure, c.nbd.fallback = []string{":10809"}, true, "Alice"
+			c.nbd.addrs, c.nbd.insecure, c.nbd.fallback = addresses(":10809"), true, "Alice"
 			c.nbd.maxConns, c.nbd.handshake = 9, 3*time.Second
 		}},
 		{"NBD over TLS", strings.Fields("--nbd :10809 --nbd-tls require --nbd-tls-cert c.pem --nbd-tls-key /k.pem --nbd-tls-ca ca.pem"), func(c *config) {
-			c.nbd.addrs = []string{":10809"}
+			c.nbd.addrs = addresses(":10809")
 			c.nbd.tls = nbdTLS{cert: "/here/c.pem", key: "/k.pem", ca: "/here/ca.pem", require: true}
 		}},
 		{"toggles", []string{"-fgn"}, func(c *config) { c.foreground, c.gateway, c.noSync = true, true, true }},
@@ -134,6 +135,18 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// addresses returns what is listened at.
+func addresses(texts ...string) []nbd.Address {
+	all := make([]nbd.Address, len(texts))
+	for i, text := range texts {
+		var err error
+		if all[i], err = nbd.ParseAddress(text); err != nil {
+			panic(err)
+		}
+	}
+	return all
+}
+
 // notices returns what is to be logged at level info.
 func notices(texts ...string) []notice {
 	var all []notice
@@ -184,12 +197,9 @@ func TestParseRefuses(t *testing.T) {
 	bad("-b", "Bad address '%s'", "", "foo", "localhost", "1.2.3", "1.2.3.4:7000", "fe80::1%eth0", "256.1.1.1")
 	bad("-y", "Invalid address: '%s'", "", "bad..name", "0.0.0.0", "::", "224.0.0.1", "fe80::1%eth0", "1.2.3.4:7000")
 	bad("-P", "Invalid pid file '%s'", "")
-	bad("--nbd", "Invalid NBD address '%s': must be ADDRESS:PORT, :PORT, unix:PATH or systemd", "", "10809", "localhost", "1.2.3.4", "1:2:3")
-	bad("--nbd", "Invalid NBD address '%s': bad port '0'", ":0", "127.0.0.1:0")
-	bad("--nbd", "Invalid NBD address '%s': 'a.b' is not an IP address", "a.b:10809")
-	bad("--nbd", "Invalid NBD address '%s': no path", "unix:")
+	bad("--nbd", "Invalid NBD address '%s': must be ADDRESS:PORT, :PORT, unix:PATH or systemd", "", "1:2:3", ":", ":x", ":65536", "unix:")
 	bad("--nbd", "NBD address %s can be reached from other machines, and without TLS everybody could read and write every disk: "+
-		"use --nbd-tls=require with a certificate, or say --nbd-insecure", ":10809", "0.0.0.0:10809", "[::]:10809", "192.168.1.5:1")
+		"use --nbd-tls=require with a certificate, or say --nbd-insecure", ":10809", "0.0.0.0:10809", "[::]:10809", "192.168.1.5:1", "a.b:10809")
 	bad("--nbd-exports", "Invalid pattern of NBD exports '%s'", "", "[", "a,,b")
 	bad("--nbd-tls", "Invalid use of TLS '%s': must be require or allow", "", "yes")
 	bad("--nbd-tls", "NBD over TLS needs --nbd-tls-cert and --nbd-tls-key", "require")
