@@ -83,7 +83,7 @@ var build = sync.OnceValues(func() (Programs, error) {
 		return Programs{}, err
 	}
 	args := []string{"build", "-o", dir + "/"}
-	if os.Getenv("SHEEP_RACE") == "1" {
+	if Race() {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/...")...)
@@ -94,6 +94,10 @@ var build = sync.OnceValues(func() (Programs, error) {
 	p := Programs{filepath.Join(dir, "sheep"), filepath.Join(dir, "dog"), filepath.Join(dir, "collie")}
 	return p, os.Symlink("dog", p.Collie)
 })
+
+// Race reports whether Build builds with the race detector, which makes
+// everything slow.
+func Race() bool { return os.Getenv("SHEEP_RACE") == "1" }
 
 // Root returns the directory of this module's go.mod.
 func Root() (string, error) {
