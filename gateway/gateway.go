@@ -183,6 +183,7 @@ func (g *Gateway) Flush(ctx context.Context, vdi sheep.VDIID) error {
 					continue
 				}
 			}
+			err = d.tellLost(err)
 		default:
 			err = g.flush(ctx, d)
 		}
@@ -309,12 +310,18 @@ func (g *Gateway) copyOnWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write
 	return g.below.Write(ctx, ref, &merged)
 }
 
-// flush flushes a VDI that this gateway owns or nobody does. Writes that were
-// lost while the VDI was drained are reported here, once.
+// flush flushes a VDI that this gateway owns or nobody does.
 func (g *Gateway) flush(ctx context.Context, d *disk) error {
-	err := g.below.Flush(ctx, d.id)
-	if d.lost.Swap(false) && err == nil {
-		err = sheep.ErrLostWrites
+	return d.tellLost(g.below.Flush(ctx, d.id))
+}
+
+// tellLost returns what a flush that ended with err says to its client. Writes
+// that were lost while this gateway drained the VDI are reported here, once,
+// whoever owns it by now.
+func (d *disk) tellLost(err error) error {
+	told := err == nil || errors.Is(err, sheep.ErrLostWrites)
+	if told && d.lost.Swap(false) {
+		return sheep.ErrLostWrites
 	}
 	return err
 }

@@ -238,6 +238,37 @@ func TestAnIdleOwnerHandsOver(t *testing.T) {
 	})
 }
 
+func TestWhatADrainHasLostIsToldOnceThoughAnotherOwns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 2)
+		lost := false
+		c.store.Fail = func(op string, _ sheep.ObjectID) error {
+			if op == "flush" && lost {
+				return sheep.ErrLostWrites
+			}
+			return nil
+		}
+		if err := c.gateways[0].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * idleAfter)
+		lost = true
+		if err := c.gateways[1].Write(t.Context(), testRef(0), &sheep.Write{Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		lost = false
+		if own := c.owner(); own.Owner != 2 || own.Draining {
+			t.Fatalf("got %v, want the gateway that forwards", own)
+		}
+		for i, want := range []error{sheep.ErrLostWrites, nil} {
+			if err := c.gateways[0].Flush(t.Context(), 0x7c2b25); !errors.Is(err, want) {
+				t.Errorf("flush %d through the gateway that lost them: %v, want %v", i, err, want)
+			}
+		}
+	})
+}
+
 func TestAPlanWaitsForWhatIsInFlightAndHoldsTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTestCluster(t, 1)
