@@ -259,7 +259,7 @@ type group struct {
 	answered chan struct{}
 
 	mu  sync.Mutex
-	err error // the worst so far; guarded by mu
+	err error // the one that decides so far; guarded by mu
 }
 
 var groups = sync.Pool{New: func() any {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"sheepdog/sheep"
@@ -19,16 +20,18 @@ import (
 // was answered by all copies of its epoch; as long as one of them is still the
 // same incarnation it has the write, and has it durably when Flush returns nil.
 // If none is, Flush fails with ErrLostWrites, once: the client has been told.
+// Of flushes at the same time each speaks for all writes that were answered
+// before it began.
 func (f *Fanout) Flush(ctx context.Context, vdi sheep.VDIID) error {
-	answered := f.deferred.take(vdi)
+	answered, mark := f.deferred.answered(vdi)
 	err := f.retry(ctx, "flush", sheep.InodeObject(vdi), func(v *nodes) error {
 		if err := f.flushAll(ctx, v, vdi); err != nil {
 			return err
 		}
-		return answered.check(v, vdi)
+		return check(answered, v, vdi)
 	})
-	if err != nil && !errors.Is(err, sheep.ErrLostWrites) {
-		f.deferred.giveBack(vdi, answered)
+	if err == nil || errors.Is(err, sheep.ErrLostWrites) {
+		f.deferred.settle(vdi, mark)
 	}
 	return err
 }
@@ -53,12 +56,14 @@ func (f *Fanout) flushAll(ctx context.Context, v *nodes, vdi sheep.VDIID) error 
 // last flush.
 type deferred struct {
 	mu   sync.Mutex
-	vdis map[sheep.VDIID]answers // guarded by mu
+	now  uint64                    // guarded by mu; grows with each flush that begins
+	vdis map[sheep.VDIID]answerers // guarded by mu
 }
 
-// answers are the sets of nodes that answered deferred writes. A set is the
-// incarnations of a write's holders, eight bytes each.
-type answers map[string]struct{}
+// answerers are the sets of nodes that answered deferred writes, each with the
+// mark of the latest. A set is the incarnations of a write's holders, eight
+// bytes each.
+type answerers map[string]*uint64
 
 // note records that the holders have answered a deferred write. It must be
 // called before the write is answered.
@@ -71,51 +76,48 @@ func (d *deferred) note(v *nodes, vdi sheep.VDIID, holders []int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a := d.vdis[vdi]
-	if _, ok := a[string(set)]; ok {
+	if latest, ok := a[string(set)]; ok {
+		*latest = d.now
 		return
 	}
 	if a == nil {
-		a = make(answers)
-		d.put(vdi, a)
+		a = make(answerers)
+		if d.vdis == nil {
+			d.vdis = make(map[sheep.VDIID]answerers)
+		}
+		d.vdis[vdi] = a
 	}
-	a[string(set)] = struct{}{}
+	a[string(set)] = new(d.now)
 }
 
-// take returns the answers for vdi and begins anew.
-func (d *deferred) take(vdi sheep.VDIID) answers {
+// answered returns the sets that have answered deferred writes to vdi so far,
+// and a mark that no set of a later write is below.
+func (d *deferred) answered(vdi sheep.VDIID) (sets []string, mark uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now++
+	return slices.Collect(maps.Keys(d.vdis[vdi])), d.now
+}
+
+// settle forgets what was answered before the mark.
+func (d *deferred) settle(vdi sheep.VDIID, mark uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a := d.vdis[vdi]
-	delete(d.vdis, vdi)
-	return a
-}
-
-// giveBack merges answers that were taken for a flush that failed.
-func (d *deferred) giveBack(vdi sheep.VDIID, taken answers) {
-	if len(taken) == 0 {
-		return
+	maps.DeleteFunc(a, func(_ string, latest *uint64) bool { return *latest < mark })
+	if len(a) == 0 {
+		delete(d.vdis, vdi)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	maps.Copy(taken, d.vdis[vdi])
-	d.put(vdi, taken)
 }
 
-// put sets the answers for vdi. The caller holds d.mu.
-func (d *deferred) put(vdi sheep.VDIID, a answers) {
-	if d.vdis == nil {
-		d.vdis = make(map[sheep.VDIID]answers)
-	}
-	d.vdis[vdi] = a
-}
-
-// check returns ErrLostWrites if a write has lost all its holders.
-func (a answers) check(v *nodes, vdi sheep.VDIID) error {
+// check returns ErrLostWrites if the writes of one of the sets have lost all
+// their holders.
+func check(sets []string, v *nodes, vdi sheep.VDIID) error {
 	alive := make(map[sheep.Incarnation]bool, len(v.Members))
 	for _, m := range v.Members {
 		alive[m.Incarnation] = true
 	}
-	for set := range a {
+	for _, set := range sets {
 		if !anyAlive(alive, []byte(set)) {
 			return fmt.Errorf("flush VDI %v in epoch %d: all %d nodes that held some deferred writes are gone: %w",
 				vdi, v.Epoch, len(set)/8, sheep.ErrLostWrites)

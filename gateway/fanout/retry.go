@@ -68,16 +68,28 @@ func curable(err error) bool {
 	return false
 }
 
-// worse returns the error that decides: one that waiting cannot cure before
-// one that it can, else the first.
+// worse returns the error that decides, the first of equals. That the ownership
+// has moved on is final. Otherwise an error that another try may cure comes
+// before one that waiting cannot: so a request ends in an error only when every
+// copy has taken or refused it, and those that refused know that they may
+// differ from the others.
 func worse(a, b error) error {
-	switch {
-	case a == nil:
+	if weight(b) > weight(a) {
 		return b
-	case b == nil || !curable(a) || curable(b):
-		return a
 	}
-	return b
+	return a
+}
+
+func weight(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, sheep.ErrStaleOwner):
+		return 3
+	case curable(err):
+		return 2
+	}
+	return 1
 }
 
 func worst(errs []error) (err error) {
