@@ -45,14 +45,11 @@ type throttle struct {
 func (r *Recoverer) Run(ctx context.Context) error {
 	for {
 		view, changed := r.current()
-		again := changed
+		var again <-chan time.Time
 		if view != nil && view.Status == cluster.OK && view.Epoch != 0 {
 			if err := r.pass(ctx, view); err != nil {
 				r.log.Info("recovery is not complete", "epoch", view.Epoch, "err", err)
-				retry := make(chan struct{})
-				timer := time.AfterFunc(time.Second, func() { close(retry) })
-				again = retry
-				defer timer.Stop()
+				again = time.After(time.Second)
 			}
 		}
 		select {
@@ -139,7 +136,10 @@ func (r *Recoverer) gathered(ctx context.Context, view *cluster.View) error {
 	if last == 0 {
 		return nil
 	}
-	hot := r.store.Intents()
+	hot, err := r.replica.Intents(ctx, view.Epoch) // when what was admitted before has been applied
+	if err != nil {
+		return fmt.Errorf("intents of this node: %w", err)
+	}
 	for _, n := range view.Nodes {
 		if n.Addr == r.self || n.VNodes == 0 {
 			continue
@@ -273,6 +273,7 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 	r.complete, r.claimed = view.Epoch, view.Epoch
 	clear(r.verified)
 	clear(r.suspects)
+	r.forgetBefore(view.Epoch)
 	r.settled.Store(uint32(view.Epoch))
 	r.mu.Unlock()
 	if err := r.store.SetComplete(view.Epoch); err != nil {
@@ -283,6 +284,17 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 		return fmt.Errorf("tell the cluster that epoch %d is complete: %w", view.Epoch, err)
 	}
 	return nil
+}
+
+// forgetBefore forgets the placements of older epochs, which decide nothing
+// once this node is complete. The caller holds r.mu.
+func (r *Recoverer) forgetBefore(e sheep.Epoch) {
+	for epoch := range r.rings {
+		if epoch < e {
+			delete(r.rings, epoch)
+			delete(r.members, epoch)
+		}
+	}
 }
 
 // purge removes the copies that no longer belong here once every member is

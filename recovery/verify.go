@@ -41,10 +41,15 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		}
 		err := r.verify(ctx, ref.ID, view)
 		if err == nil {
-			continue
+			err = r.holds(ref, view)
 		}
-		if errors.Is(err, errNoCopy) {
-			return err // waiting will not help
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, replica.ErrNotHolder):
+			return err
+		case errors.Is(err, errNoCopy), errors.Is(err, sheep.ErrNoSpace):
+			return err // waiting will not help, or too long; others may have the object
 		}
 		if !logged {
 			r.log.Warn("object is waiting for its copies", "oid", ref.ID, "epoch", view.Epoch, "err", err)
@@ -57,6 +62,20 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 			return fmt.Errorf("verify object %v in epoch %d: %w: %v", ref.ID, view.Epoch, context.Cause(ctx), err)
 		}
 	}
+}
+
+// holds returns nil if this node is to hold the object in the epoch of view. The
+// sender may have heard of the object's policy before this node.
+func (r *Recoverer) holds(ref sheep.Ref, view *cluster.View) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.view.Epoch != view.Epoch || r.holderLocked(ref.ID, view.Epoch):
+		return nil
+	case slices.ContainsFunc(view.Ring.Place(ref.ID, ref.Policy.Width()), func(i int) bool { return view.Nodes[i].Addr == r.self }):
+		return fmt.Errorf("the policy of object %v is not known here yet: %w", ref.ID, sheep.ErrAgain)
+	}
+	return fmt.Errorf("object %v in epoch %d: %w", ref.ID, view.Epoch, replica.ErrNotHolder)
 }
 
 func (r *Recoverer) current() (*cluster.View, <-chan struct{}) {
@@ -274,6 +293,17 @@ func (r *Recoverer) Distrust(id sheep.ObjectID) {
 	}
 	r.bad[id] = true
 	if r.view != nil {
+		r.distrustLocked(id)
+		r.wake()
+	}
+}
+
+// Doubt says that a write may have reached the copy of id in part, or other
+// copies only. Whoever wants it waits until it has been compared with them.
+func (r *Recoverer) Doubt(id sheep.ObjectID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.suspects[id]; r.view != nil && !known {
 		r.distrustLocked(id)
 		r.wake()
 	}

@@ -31,7 +31,9 @@ type Trust interface {
 	// object, or its absence, is current in the epoch of ref.
 	Trusted(ref sheep.Ref) bool
 
-	// Verify returns nil once it is, having fetched the object if need be.
+	// Verify returns nil once it is, having fetched the object if need be. If
+	// this node does not hold the object it is fetched likewise, but will not
+	// stay current, and the error is ErrNotHolder.
 	Verify(ctx context.Context, ref sheep.Ref) error
 
 	// Replace runs fn, which replaces or removes the whole object, while
@@ -41,6 +43,10 @@ type Trust interface {
 	// Distrust says that the copy could not be read or written: it is to be
 	// replaced by another node's.
 	Distrust(id sheep.ObjectID)
+
+	// Doubt says that a write may have reached this copy in part, or other
+	// copies only: it is to be compared with them.
+	Doubt(id sheep.ObjectID)
 
 	// State says what the copy is worth.
 	State(id sheep.ObjectID) State
@@ -75,6 +81,9 @@ type Replica struct {
 
 	generations sync.Map // VDIID → *atomic.Uint64, the newest seen
 }
+
+// ErrNotHolder is what a node answers that is not to hold the object.
+var ErrNotHolder = fmt.Errorf("%w: this node is not to hold it", sheep.ErrNoObject)
 
 // errAhead says that a request is of an epoch that this node has not reached.
 var errAhead = errors.New("request is ahead of this node")
@@ -207,7 +216,7 @@ func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) err
 		}
 		for _, id := range bad { // fetched from another node they are good, and durable
 			r.trust.Distrust(id)
-			if err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e}); err != nil {
+			if err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e}); err != nil && !errors.Is(err, ErrNotHolder) {
 				return fmt.Errorf("flush VDI %v: %w", vdi, err)
 			}
 		}
@@ -304,9 +313,16 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) 
 
 // judge turns an I/O error of the store into what becomes of it. If the store
 // has failed as a whole this node must go, and the request be repeated without
-// it; if only the object's file has, the copy is to be replaced by another.
+// it; if only the object's file has, the copy is to be replaced by another. A
+// change for which there was no room may have reached other copies.
 func (r *Replica) judge(ref sheep.Ref, err error) error {
-	if err == nil || !errors.Is(err, sheep.ErrIO) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sheep.ErrNoSpace):
+		r.trust.Doubt(ref.ID)
+		return err
+	case !errors.Is(err, sheep.ErrIO):
 		return err
 	}
 	if cause := r.store.Err(); cause != nil {
