@@ -172,7 +172,7 @@ func (d *deletion) releaseSlots(ctx context.Context, page MapPage, from, to int)
 	if err := writeRuns(ctx, d.next, d.vdi, grefOffset(first), grefs); err != nil {
 		return err
 	}
-	if err := inParallel(drops, func(s drop) error { return d.release(ctx, s) }); err != nil {
+	if err := inParallel(drops, removals, func(s drop) error { return d.release(ctx, s) }); err != nil {
 		return err
 	}
 	clear(grefs)
@@ -245,7 +245,7 @@ func (d *deletion) removeTree(ctx context.Context) error {
 }
 
 func (d *deletion) removeLeaf(ctx context.Context, leaf proto.BTreeNode) error {
-	return inParallel(leaf.Entries, func(e proto.BTreeEntry) error {
+	return inParallel(leaf.Entries, removals, func(e proto.BTreeEntry) error {
 		if e.VDI != d.vdi.ID {
 			return nil
 		}

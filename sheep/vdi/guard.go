@@ -23,6 +23,8 @@ type Guard struct {
 	next  Next
 	table Table
 	cfg   GuardConfig
+
+	watchers watchers
 }
 
 // GuardConfig is what a Guard can do without.
@@ -136,7 +138,7 @@ func (g *Guard) Discard(ctx context.Context, id sheep.ObjectID) error {
 		return fmt.Errorf("%w: discard object %v", sheep.ErrInvalid, id)
 	}
 	return g.writeInode(ctx, v, Ref(v, sheep.InodeObject(v.ID)), &sheep.Write{
-		Off: slotOffset(id.Index()), Zero: proto.MapEntrySize, Durable: true,
+		Off: slotOffset(id.Index()), Data: make([]byte, proto.MapEntrySize), Durable: true,
 	})
 }
 

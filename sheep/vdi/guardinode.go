@@ -31,7 +31,8 @@ func (g *Guard) writeInode(ctx context.Context, v sheep.VDI, ref sheep.Ref, w *s
 // Of a write to the header only what clients own is taken: see merge. A write to
 // the map releases the data object of each slot that it changes. What a write
 // has beyond the map, where the references are, is ignored: those are ours. It
-// may be repeated.
+// may be repeated. Slots of a snapshot may be overwritten with zeroes (Data) but
+// not zeroed (Zero), so that a discard cannot hit what has become a snapshot.
 func (g *Guard) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
 	ref, v, err := g.resolve(ref.ID)
 	if err != nil {
@@ -61,7 +62,7 @@ func (g *Guard) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) e
 	}
 	for at := max(w.Off, proto.MapOffset); at < min(end, proto.MapEnd); {
 		to := min(at+chunkSlots*proto.MapEntrySize, end, proto.MapEnd)
-		if err := g.writeSlots(ctx, v, ref, (at-proto.MapOffset)/proto.MapEntrySize, content(w, at, to)); err != nil {
+		if err := g.writeSlots(ctx, v, ref, (at-proto.MapOffset)/proto.MapEntrySize, content(w, at, to), w.Zero != 0); err != nil {
 			return err
 		}
 		at = to
@@ -80,7 +81,7 @@ func checkInodeWrite(v sheep.VDI, w *sheep.Write) error {
 		return fmt.Errorf("%w: the map of hyper volume %v is a tree", sheep.ErrInvalid, v.ID)
 	case max(w.Off, proto.MapOffset)%proto.MapEntrySize != proto.MapOffset%proto.MapEntrySize,
 		min(end, proto.MapEnd)%proto.MapEntrySize != proto.MapEnd%proto.MapEntrySize:
-	case v.Snapshot && !v.Hyper && !isZero(content(w, max(w.Off, proto.MapOffset), uint32(min(end, proto.MapEnd)))):
+	case v.Snapshot && !v.Hyper && (w.Zero != 0 || !isZero(content(w, max(w.Off, proto.MapOffset), uint32(min(end, proto.MapEnd))))):
 		return sheep.ErrReadOnly
 	default:
 		return nil
@@ -102,15 +103,16 @@ func content(w *sheep.Write, from, to uint32) []byte {
 }
 
 // writeSlots writes slots into the map from slot first on and releases what
-// they held.
-func (g *Guard) writeSlots(ctx context.Context, v sheep.VDI, ref sheep.Ref, first uint32, slots []byte) error {
+// they held. To zero slots of a snapshot is legal, that is how clients delete
+// one, unless it is meant for a head: a discard.
+func (g *Guard) writeSlots(ctx context.Context, v sheep.VDI, ref sheep.Ref, first uint32, slots []byte, discard bool) error {
 	var drops []drop
 	err := g.next.Exclusive(ctx, ref.ID, func(ctx context.Context, below sheep.Objects) error {
 		v, ok := g.table.VDI(v.ID) // a snapshot may have been taken since
 		if !ok {
 			return sheep.ErrNoObject
 		}
-		if !isZero(slots) {
+		if discard || !isZero(slots) {
 			if v.Deleted {
 				return sheep.ErrNoVDI
 			}
@@ -119,7 +121,9 @@ func (g *Guard) writeSlots(ctx context.Context, v sheep.VDI, ref sheep.Ref, firs
 			}
 		}
 		var err error
-		if drops, err = changeSlots(ctx, below, ref, first, slots); err != nil {
+		drops, err = changeSlots(ctx, below, ref, first, slots)
+		g.watchers.notify(v.ID, first, slots, err)
+		if err != nil {
 			return err
 		}
 		// Before the next write to the inode: that may be the same, sent

@@ -39,7 +39,7 @@ func (g *Guard) removeUnshared(ctx context.Context, below sheep.Objects, v sheep
 			rest = append(rest, d)
 		}
 	}
-	err := inParallel(mine, func(d drop) error { return ignoreMissing(below.Remove(ctx, Ref(v, d.id()))) })
+	err := inParallel(mine, removals, func(d drop) error { return ignoreMissing(below.Remove(ctx, Ref(v, d.id()))) })
 	if err != nil {
 		g.cfg.Log.Warn("released objects were not removed, they leak", "vdi", v.ID, "err", err)
 	}
@@ -93,9 +93,9 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// inParallel runs fn for all of list, a few at a time, and returns one of the
-// errors. After an error it begins no more.
-func inParallel[T any](list []T, fn func(T) error) error {
+// inParallel runs fn for all of list, so many at a time, and returns the errors.
+// After an error it begins no more.
+func inParallel[T any](list []T, width int, fn func(T) error) error {
 	if len(list) == 1 {
 		return fn(list[0])
 	}
@@ -115,7 +115,7 @@ func inParallel[T any](list []T, fn func(T) error) error {
 		next++
 		return list[next-1], true
 	}
-	for range min(removals, len(list)) {
+	for range min(width, len(list)) {
 		wg.Go(func() {
 			for item, ok := take(); ok; item, ok = take() {
 				if err := fn(item); err != nil {
