@@ -38,7 +38,7 @@ type conn struct {
 	tasks   chan *request
 	workers sync.WaitGroup
 	started atomic.Int32 // workers
-	waiting atomic.Int32 // workers that wait for a task
+	ready   atomic.Int32 // workers that have no task, less tasks that have no worker
 
 	inFlight atomic.Int64    // requests not yet answered
 	ending   atomic.Bool     // no request is admitted any more

@@ -44,12 +44,12 @@ func (c *conn) handshake(ctx context.Context) error {
 	c.opts.noZeroes = flags&uint32(flagNoZeroes) != 0
 	for range maxOptions {
 		done, err := c.option(ctx)
+		if err == nil && done && !c.srv.chosen(c) { // before the client can know
+			err = errShutdown
+		}
 		if err == nil && len(c.reply) > 0 {
 			_, err = c.nc.Write(c.reply)
 			c.reply = c.reply[:0]
-		}
-		if err == nil && done && !c.srv.chosen(c) {
-			err = errShutdown
 		}
 		if err != nil {
 			c.abandon()

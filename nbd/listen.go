@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,48 +106,17 @@ func Listen(ctx context.Context, a Address) ([]net.Listener, error) {
 	return []net.Listener{l}, nil
 }
 
-// listenUnix binds beside path and moves the socket there when its mode is
-// right, so that nobody else can ever connect.
+// listenUnix binds a socket that is private from its first moment: the mode of
+// the unbound socket is what the file gets.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(path), ".nbd-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	var lc net.ListenConfig
-	private := filepath.Join(dir, "s")
-	l, err := lc.Listen(ctx, "unix", private)
-	if err != nil {
-		return nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	if err = os.Chmod(private, 0o600); err == nil {
-		err = os.Link(private, path) // fails if somebody else was quicker
-	}
-	if err != nil {
-		l.Close()
-		return nil, err
-	}
-	return &unixListener{l, path}, nil
-}
-
-// A unixListener removes its path when it is closed.
-type unixListener struct {
-	net.Listener
-	path string
-}
-
-func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: l.path} }
-
-func (l *unixListener) Close() error {
-	err := l.Listener.Close()
-	if err == nil {
-		os.Remove(l.path)
-	}
-	return err
+	lc := net.ListenConfig{Control: func(_, _ string, rc syscall.RawConn) error {
+		var err error
+		return errors.Join(rc.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }), err)
+	}}
+	return lc.Listen(ctx, "unix", path)
 }
 
 // removeStale removes the socket at path if nobody listens there.

@@ -103,7 +103,8 @@ func (c *conn) dispatch(r *request, no errno) {
 		r.run()
 	default:
 		c.flush()
-		if c.waiting.Load() <= int32(len(c.tasks)) && c.started.Load() < maxWorkers {
+		if c.ready.Add(-1) < 0 && c.started.Load() < maxWorkers {
+			c.ready.Add(1)
 			c.started.Add(1)
 			c.workers.Go(c.work)
 		}
@@ -142,20 +143,16 @@ func (c *conn) took(h header, d time.Duration) {
 	c.cost[h.cmd].Store(old + (int64(min(d, slowestCount))-old)/8) // a lost update is no loss
 }
 
-// work carries out requests until there are no more, or enough workers wait.
+// work carries out requests until there are no more, or enough workers are
+// ready. It is counted as ready when it starts.
 func (c *conn) work() {
 	defer c.started.Add(-1)
-	for {
-		if c.waiting.Add(1) > keepWorkers {
-			c.waiting.Add(-1)
-			return
-		}
-		r, ok := <-c.tasks
-		c.waiting.Add(-1)
-		if !ok {
-			return
-		}
+	for r := range c.tasks {
 		r.run()
 		c.out.send(r)
+		if c.ready.Load() >= keepWorkers {
+			return
+		}
+		c.ready.Add(1)
 	}
 }
