@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -157,6 +158,33 @@ func TestDiscardVoidsWhatIsThere(t *testing.T) {
 	closeJournal(t, j, false)
 	_, records := open(t, after, config)
 	wantRecords(t, records, 1, 0)
+}
+
+// TestAJournalIsThereAfterACrashWhileItWasMade cuts the power at every step of
+// the first start. A segment's header says how long the file is, so the file
+// must be that long before the header is written.
+func TestAJournalIsThereAfterACrashWhileItWasMade(t *testing.T) {
+	disk := newDisk(t)
+	var disks []*vfstest.Memory
+	j := start(t, vfstest.Hooked(disk, func(vfstest.Op, string) error {
+		for seed := range uint64(20) {
+			disks = append(disks, disk.Crash(rand.New(rand.NewPCG(seed, uint64(len(disks))))))
+		}
+		return nil
+	}), config)
+	made := slices.Clip(disks)
+	closeJournal(t, j, false)
+	for i, d := range made {
+		j, records, err := tryOpen(d, config)
+		if err == nil {
+			err = j.Start()
+		}
+		if err != nil {
+			t.Fatalf("crash %d: %v", i, err)
+		}
+		wantRecords(t, records, 1, 0)
+		closeJournal(t, j, false)
+	}
 }
 
 // image returns the content of the first segment.

@@ -186,7 +186,8 @@ func openSegments(fs vfs.FS, dir string) ([]*segment, error) {
 }
 
 // createSegment makes a segment file of which every byte was written. Its
-// name is durable after a sync of the directory.
+// length is durable before anybody writes a header, which says how long the
+// file is. Its name is durable after a sync of the directory.
 func createSegment(fs vfs.FS, dir, name string, size int64) (*segment, error) {
 	temp := path.Join(dir, name+".tmp")
 	f, err := fs.Open(temp, os.O_CREATE|os.O_TRUNC)

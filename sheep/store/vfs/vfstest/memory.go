@@ -123,8 +123,11 @@ func apply(names map[string]*inode, step []change) {
 func (n *inode) crash(rng *rand.Rand) *inode {
 	c := n.durable.clone()
 	if rng != nil {
-		if rng.IntN(2) == 0 {
+		switch grown := n.now.size - n.durable.size; rng.IntN(4) {
+		case 0, 1:
 			c.size = n.now.size
+		case 2: // it has grown as far as its pages were written
+			c.size += rng.Int64N(max(0, grown)/pageSize+1) * pageSize
 		}
 		if rng.IntN(2) == 0 {
 			c.attrs = maps.Clone(n.now.attrs)
