@@ -102,6 +102,7 @@ func (n *node) Ownership(vid sheep.VDIID, old, now cluster.Ownership) {
 	if !now.Draining && now.Generation != 0 {
 		n.replica.Fence(vid, now.Generation)
 	}
+	n.disks.ownership(vid, now)
 	n.gateway.Ownership(vid, old, now)
 }
 

@@ -55,6 +55,7 @@ type node struct {
 	recovery *recovery.Recoverer
 	gateway  *gateway.Gateway
 	ops      *vdi.Operations
+	disks    *diskHost
 	server   *server.Server
 	pools    pools
 
@@ -89,7 +90,12 @@ func runNode(ctx context.Context, cfg config, ready func()) (err error) {
 	if err != nil {
 		return err
 	}
-	err = n.run(ctx, listeners, ready)
+	nbd, err := n.openNBD(ctx)
+	if err != nil {
+		closeAll(listeners)
+		return err
+	}
+	err = n.run(ctx, listeners, nbd, ready)
 	clean = err == nil
 	return err
 }
@@ -165,6 +171,7 @@ func (n *node) build() {
 		Attributes: n.defaultPolicy, Announce: n.announce, Log: n.log,
 	})
 	n.ops = vdi.NewOperations(guard, n.gateway, directory{n.cluster}, n.cluster, vdi.OperationsConfig{Self: n.self, Log: n.log})
+	n.disks = newDiskHost(guard, n.ops, n.cluster)
 	n.server = server.New(server.NewDaemon(server.Parts{
 		Guard: guard, Operations: n.ops, Cluster: n.cluster,
 		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery},
@@ -190,9 +197,7 @@ func (n *node) listen(ctx context.Context) (listeners []net.Listener, err error)
 	for _, addr := range addrs {
 		l, err := server.Listen(ctx, addr)
 		if err != nil {
-			for _, l := range listeners {
-				l.Close()
-			}
+			closeAll(listeners)
 			return nil, err
 		}
 		listeners = append(listeners, l)
@@ -200,18 +205,29 @@ func (n *node) listen(ctx context.Context) (listeners []net.Listener, err error)
 	return listeners, nil
 }
 
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
+}
+
 // run runs all parts until ctx ends, the cluster wants the node to stop, or
 // one of them fails, and stops them in order: the sockets first, then the
 // membership, at last what both need.
-func (n *node) run(ctx context.Context, listeners []net.Listener, ready func()) error {
+func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService, ready func()) error {
 	serving, stopServing := context.WithCancel(context.Background())
 	member, leave := context.WithCancel(context.Background())
 	inner, stopInner := context.WithCancelCause(context.Background())
 	var front, middle, back sync.WaitGroup
-	var frontErr, memberErr error
+	var frontErr, nbdErr, memberErr error
 	front.Go(func() {
 		frontErr = n.server.Serve(serving, listeners...)
 		n.stop(frontErr)
+	})
+	front.Go(func() {
+		if nbdErr = nbd.serve(serving); nbdErr != nil {
+			n.stop(nbdErr)
+		}
 	})
 	middle.Go(func() {
 		memberErr = n.cluster.Run(member)
@@ -245,7 +261,7 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, ready func()) 
 	if memberErr != nil && n.wasMember.Load() {
 		memberErr = fmt.Errorf("%w: %w", errExpelled, memberErr)
 	}
-	return n.epilogue(errors.Join(frontErr, memberErr))
+	return n.epilogue(errors.Join(frontErr, nbdErr, memberErr))
 }
 
 // hasFailed reports whether the node stops because something of it is broken.

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/vdi"
+)
+
+// disks are the disks that this node's NBD clients have open. All connections
+// to a disk share one vdi.Disk: they see one map, and a flush on one of them
+// covers the writes of all. The first that may write takes the lock of a disk
+// in clusters that lock, and the last gives it back.
+type disks struct {
+	host    *diskHost
+	cluster *cluster.Cluster
+
+	mu    sync.Mutex
+	slots map[diskKey]*diskSlot // guarded by mu; those with users
+}
+
+// A diskKey says which connections share a disk: those to the head of a name,
+// whichever VDI that is at the moment, and those to one snapshot.
+type diskKey struct {
+	name     string      // of a head
+	snapshot sheep.VDIID // of a snapshot
+}
+
+// A diskSlot is the place of a disk that is open, or being opened or closed.
+type diskSlot struct {
+	key   diskKey
+	users int // guarded by disks.mu
+
+	turn    chan struct{} // has room for one: whoever opens or closes
+	current *openDisk     // of whoever has the turn; nil if none is open
+}
+
+// An openDisk is a disk with the connections that have it open.
+type openDisk struct {
+	*vdi.Disk
+
+	disks  *disks
+	slot   *diskSlot
+	users  int  // of whoever has the slot's turn
+	locked bool // this node has the VDI lock for it
+}
+
+func newDisks(host *diskHost, c *cluster.Cluster) *disks {
+	return &disks{host: host, cluster: c, slots: make(map[diskKey]*diskSlot)}
+}
+
+// open returns the disk of sel. With lock it takes the VDI lock of a head if
+// the cluster has such. The caller releases what it gets.
+func (s *disks) open(ctx context.Context, sel selection, lock bool) (*openDisk, error) {
+	key := diskKey{name: sel.name}
+	if sel.vdi.Snapshot {
+		key, lock = diskKey{snapshot: sel.vdi.ID}, false
+	}
+	slot := s.enter(key)
+	select {
+	case slot.turn <- struct{}{}:
+	case <-ctx.Done():
+		s.leave(slot)
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-slot.turn }()
+	if d := slot.current; d != nil && !d.is(ctx, sel.vdi.ID) {
+		slot.current = nil // those who have it open find out by themselves
+	}
+	if slot.current == nil {
+		d, err := s.begin(ctx, sel, lock)
+		if err != nil {
+			s.leave(slot)
+			return nil, err
+		}
+		d.slot, slot.current = slot, d
+	}
+	slot.current.users++
+	return slot.current, nil
+}
+
+// is reports whether d is the disk whose head, by now, is id.
+func (d *openDisk) is(ctx context.Context, id sheep.VDIID) bool {
+	if d.VDI().ID == id && d.Refresh(ctx) == nil {
+		return true
+	}
+	return d.Refresh(ctx) == nil && d.VDI().ID == id
+}
+
+// begin opens a disk that no connection has open.
+func (s *disks) begin(ctx context.Context, sel selection, lock bool) (*openDisk, error) {
+	d := &openDisk{disks: s}
+	if lock && s.cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
+		if err := s.lock(ctx, &sel); err != nil {
+			return nil, err
+		}
+		d.locked = true
+	}
+	disk, err := vdi.OpenDisk(ctx, s.host, sel.name, sel.tag, sel.snapID, vdi.DiskConfig{})
+	if err != nil && d.locked {
+		err = errors.Join(err, s.unlock(ctx, sel.vdi.ID))
+	}
+	d.Disk = disk
+	return d, err
+}
+
+// lock takes the VDI lock of sel, or of what has taken its place meanwhile.
+func (s *disks) lock(ctx context.Context, sel *selection) error {
+	for {
+		err := s.cluster.Lock(ctx, sel.vdi.ID, false)
+		if errors.Is(err, sheep.ErrVDILocked) {
+			return fmt.Errorf("%w: %s is in use by %s; dog vdi lock list shows all locks", err, sel.name, holder(s.cluster.LockOf(sel.vdi.ID)))
+		}
+		if err != nil {
+			return err
+		}
+		now, err := s.host.Lookup(ctx, sel.name, "", 0)
+		if err == nil && now.ID == sel.vdi.ID {
+			return nil
+		}
+		if err := errors.Join(err, s.unlock(ctx, sel.vdi.ID)); err != nil {
+			return err
+		}
+		sel.vdi = now
+	}
+}
+
+func (s *disks) unlock(ctx context.Context, id sheep.VDIID) error {
+	return s.cluster.Unlock(ctx, id, false, s.cluster.Node())
+}
+
+// holder says who has a lock.
+func holder(l sheep.Lock) string {
+	switch {
+	case l.State == sheep.Exclusive:
+		return "a client of sheep " + l.Owner.String()
+	case len(l.Participants) > 0:
+		return fmt.Sprintf("%d clients that share it, the first of sheep %v", len(l.Participants), l.Participants[0].Node)
+	}
+	return "a client that has just gone"
+}
+
+// closePatience bounds the work of closing a disk that needs other nodes.
+const closePatience = 30 * time.Second
+
+// release gives the disk back; the last user closes it.
+func (d *openDisk) release() (err error) {
+	d.slot.turn <- struct{}{}
+	defer d.disks.leave(d.slot)
+	defer func() { <-d.slot.turn }()
+	if d.users--; d.users > 0 {
+		return nil
+	}
+	if d.slot.current == d {
+		d.slot.current = nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	err = d.Close(ctx)
+	if d.locked {
+		err = errors.Join(err, d.disks.unlock(ctx, d.VDI().ID))
+	}
+	return err
+}
+
+// enter returns the slot of key, with the caller as one of its users.
+func (s *disks) enter(key diskKey) *diskSlot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.slots[key]
+	if slot == nil {
+		slot = &diskSlot{key: key, turn: make(chan struct{}, 1)}
+		s.slots[key] = slot
+	}
+	slot.users++
+	return slot
+}
+
+// leave undoes enter.
+func (s *disks) leave(slot *diskSlot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot.users--; slot.users == 0 {
+		delete(s.slots, slot.key)
+	}
+}
