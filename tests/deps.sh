@@ -9,6 +9,8 @@ needed=(
 	fusermount3:fuse3
 	mkfs.ext4:e2fsprogs debugfs:e2fsprogs
 	fio:fio
+	nbdinfo:libnbd-bin nbdcopy:libnbd-bin nbdsh:python3-libnbd
+	nbdkit:nbdkit qemu-nbd:qemu-utils
 	gcc:gcc
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
