@@ -104,6 +104,7 @@ type Disk struct {
 
 	head   atomic.Pointer[head] // replaced by follow; nil when closed
 	size   atomic.Uint64        // bytes; only grows
+	dirty  atomic.Bool          // something may not be durable
 	gates  gates
 	ops    sync.Pool     // of *diskOp
 	moving chan struct{} // has room for one: held while the head is looked for
@@ -174,12 +175,20 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off uint64, durable bool) 
 	if err != nil {
 		return err
 	}
+	defer d.wrote(durable)
 	if one, ok := h.single(off, uint64(len(p))); ok {
 		return d.writePiece(ctx, one, p, 0, durable)
 	}
 	return inParallel(h.pieces(off, uint64(len(p))), d.cfg.Parallel, func(s piece) error {
 		return d.writePiece(ctx, s, p[s.at:][:s.len], 0, durable)
 	})
+}
+
+// wrote notes the end of a write: a flush that began later makes it durable.
+func (d *Disk) wrote(durable bool) {
+	if !durable && !d.dirty.Load() {
+		d.dirty.Store(true)
+	}
 }
 
 // Flush returns nil when every write that was answered before is durable.
@@ -191,10 +200,13 @@ func (d *Disk) Flush(ctx context.Context) error {
 	case d.readOnly:
 		return nil
 	}
-	if err := d.flushFormer(ctx); err != nil {
-		return h.fail("flush", 0, err)
+	d.dirty.Store(false)
+	err := d.flushFormer(ctx)
+	if err == nil {
+		err = d.host.Flush(ctx, h.vdi.ID)
 	}
-	if err := d.host.Flush(ctx, h.vdi.ID); err != nil {
+	if err != nil {
+		d.dirty.Store(true)
 		return h.fail("flush", 0, err)
 	}
 	return nil
@@ -218,12 +230,12 @@ func (d *Disk) flushFormer(ctx context.Context) error {
 	return nil
 }
 
-// Close flushes the Disk and ends its use. No request may be under way; those
-// that come later fail with ErrDiskClosed.
+// Close flushes what was deferred and ends the use of the Disk. No request may be
+// under way; those that come later fail with ErrDiskClosed.
 func (d *Disk) Close(ctx context.Context) error {
-	err := d.Flush(ctx)
-	if errors.Is(err, ErrDiskClosed) {
-		return nil
+	var err error
+	if d.head.Load() != nil && d.dirty.Load() {
+		err = d.Flush(ctx)
 	}
 	if h := d.head.Swap(nil); h != nil {
 		h.stop()

@@ -41,6 +41,7 @@ func (d *Disk) Zero(ctx context.Context, off, n uint64, opt ZeroOptions) error {
 	if err != nil || n == 0 {
 		return err
 	}
+	defer d.wrote(opt.Durable)
 	if opt.KeepAllocated {
 		return d.zeroData(ctx, h, off, n, opt)
 	}

@@ -61,6 +61,9 @@ type piece struct {
 	len   uint32
 }
 
+// at returns where in the VDI with the header h the piece begins.
+func (p piece) at(h *proto.InodeHeader) uint64 { return uint64(p.index)<<h.BlockShift + uint64(p.off) }
+
 // pieces cuts a span at the ends of objects, and into pieces of at most most bytes.
 func (sp span) pieces(shift uint8, most uint64) func(func(piece) bool) {
 	return func(yield func(piece) bool) {
@@ -93,13 +96,13 @@ func vdiRead(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	owner, err := s.owners(ctx, h)
+	read, done, err := s.reader(ctx, h)
 	if err != nil {
 		return err
 	}
+	defer done()
 	bar := s.newProgress(s.app.env.Stderr, s.transferBar(true), sp.end-sp.start, size.Human)
 	defer bar.finish()
-	zeroes := make([]byte, readPiece)
 	buffers := sync.Pool{New: func() any { return new([readPiece]byte) }}
 	type result struct {
 		data []byte
@@ -107,15 +110,9 @@ func vdiRead(ctx context.Context, s *session) error {
 		err  error
 	}
 	for r := range remote.Ordered(sp.pieces(h.BlockShift, readPiece), transferWidth, func(p piece) result {
-		vdi := owner(p.index)
-		if vdi == 0 {
-			return result{data: zeroes[:p.len]}
-		}
 		r := result{buf: buffers.Get().(*[readPiece]byte)}
 		r.data = r.buf[:p.len]
-		if err := s.Read(ctx, sheep.DataObject(vdi, p.index), r.data, p.off); err != nil {
-			r.err = failed(err, "Failed to read object %v %s", sheep.DataObject(vdi, p.index), remote.Text(err)).and("Failed to read VDI")
-		}
+		r.err = read(ctx, p, r.data)
 		return r
 	}) {
 		if r.err != nil {
@@ -125,22 +122,33 @@ func vdiRead(ctx context.Context, s *session) error {
 			return fail(ExitSystem, "Failed to write the output: %v", err)
 		}
 		bar.add(uint64(len(r.data)))
-		if r.buf != nil {
-			buffers.Put(r.buf)
-		}
+		buffers.Put(r.buf)
 	}
 	return nil
 }
 
-// owners returns a function that tells who owns a data object, 0 if nobody.
-func (s *session) owners(ctx context.Context, h *proto.InodeHeader) (func(uint32) sheep.VDIID, error) {
-	if !h.Hyper() {
-		m, err := s.Map(ctx, h)
-		if err != nil {
-			return nil, failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
-		}
-		return func(i uint32) sheep.VDIID { return m[i] }, nil
+// reader returns a function that reads pieces of a VDI, and one to call at the
+// end.
+func (s *session) reader(ctx context.Context, h *proto.InodeHeader) (read func(context.Context, piece, []byte) error, done func(), err error) {
+	if h.Hyper() {
+		read, err = s.hyperReader(ctx, h)
+		return read, func() {}, err
 	}
+	disk, err := s.disk(ctx, s.name(), s.opts.snapshot)
+	if err != nil {
+		return nil, nil, err
+	}
+	read = func(ctx context.Context, p piece, b []byte) error {
+		if err := disk.ReadAt(ctx, b, p.at(h)); err != nil {
+			return diskFailed(err, h, "Failed to read object %v %s").and("Failed to read VDI")
+		}
+		return nil
+	}
+	return read, func() { _ = disk.Close(ctx) }, nil
+}
+
+// hyperReader returns a function that reads pieces of a hyper volume.
+func (s *session) hyperReader(ctx context.Context, h *proto.InodeHeader) (func(context.Context, piece, []byte) error, error) {
 	objects, err := s.Allocated(ctx, h)
 	if err != nil {
 		return nil, failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
@@ -149,7 +157,17 @@ func (s *session) owners(ctx context.Context, h *proto.InodeHeader) (func(uint32
 	for _, o := range objects {
 		m[o.Index] = o.VDI
 	}
-	return func(i uint32) sheep.VDIID { return m[i] }, nil
+	return func(ctx context.Context, p piece, b []byte) error {
+		owner := m[p.index]
+		if owner == 0 {
+			clear(b)
+			return nil
+		}
+		if err := s.Read(ctx, sheep.DataObject(owner, p.index), b, p.off); err != nil {
+			return failed(err, "Failed to read object %v %s", sheep.DataObject(owner, p.index), remote.Text(err)).and("Failed to read VDI")
+		}
+		return nil
+	}, nil
 }
 
 // transferBar returns the width of a bar on standard error, which shows how a

@@ -10,8 +10,8 @@ import (
 
 	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/cmd/dog/internal/size"
-	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/vdi"
 )
 
 // vdiWrite writes standard input to a VDI.
@@ -34,40 +34,35 @@ func vdiWrite(ctx context.Context, s *session) error {
 	if h.Hyper() {
 		return fail(ExitFailure, "%s: vdi write of a hyper volume: not supported yet", s.app.env.Program)
 	}
-	w := &vdiWriter{s: s, h: h, sp: sp, input: newInput(s.app.env.Stdin)}
-	if s.opts.writeback {
-		w.flags = proto.FlagCache
+	disk, err := s.disk(ctx, s.name(), remote.Version{})
+	if err != nil {
+		if f, ok := err.(*failure); ok {
+			return f.and("Failed to write VDI")
+		}
+		return err
 	}
-	if w.owners, err = s.Map(ctx, h); err != nil {
-		return failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err)).and("Failed to write VDI")
-	}
+	w := &vdiWriter{s: s, h: h, sp: sp, disk: disk, input: newInput(s.app.env.Stdin)}
 	return w.run(ctx)
 }
 
 // A vdiWriter is one vdi write as it runs. Only the pieces' requests run on
 // other goroutines than run's.
 type vdiWriter struct {
-	s      *session
-	h      *proto.InodeHeader
-	sp     span
-	flags  proto.Flags
-	input  *input
-	owners []sheep.VDIID // the map, with what has been created
+	s     *session
+	h     *proto.InodeHeader
+	sp    span
+	disk  *vdi.Disk
+	input *input
 
-	failure error         // the first; ends the transfer
-	making  chan struct{} // closed when the object of the piece before exists or never will
-	buffers sync.Pool     // of *[writePiece]byte
+	failure error     // the first; ends the transfer
+	buffers sync.Pool // of *[writePiece]byte
 }
 
 // A part is a piece on its way.
 type part struct {
 	piece
-	data   []byte
-	buf    *[writePiece]byte
-	create bool
-	from   sheep.ObjectID  // of what the new object starts as a copy, or 0
-	after  <-chan struct{} // the object must have been made before, or nil
-	made   chan struct{}   // closed when it has been made; of creates
+	data []byte
+	buf  *[writePiece]byte
 }
 
 // run transfers everything. An interrupt ends the input; what was read by then
@@ -76,31 +71,20 @@ func (w *vdiWriter) run(ctx context.Context) error {
 	bar := w.s.newProgress(w.s.app.env.Stderr, w.s.transferBar(false), w.sp.end-w.sp.start, size.Human)
 	defer bar.finish()
 	requests := context.WithoutCancel(ctx)
-	made := &ownMap{s: w.s, vdi: w.h.VDI, flags: w.flags}
 	type result struct {
 		part
 		err error
 	}
 	for r := range remote.Ordered(w.parts(ctx), transferWidth, func(p part) result {
-		return result{p, w.send(requests, p)}
+		return result{p, w.disk.WriteAt(requests, p.data, p.at(w.h), !w.s.opts.writeback)}
 	}) {
-		switch {
-		case r.err != nil && w.failure == nil:
-			id := sheep.DataObject(w.h.VDI, r.index)
-			w.failure = failed(r.err, "Failed to write object %v: %s", id, remote.Text(r.err)).and("Failed to write VDI")
-		case r.err == nil && r.create:
-			made.add(requests, r.index)
-		}
-		if w.failure == nil {
-			w.failure = made.err
+		if r.err != nil && w.failure == nil {
+			w.failure = diskFailed(r.err, w.h, "Failed to write object %v: %s").and("Failed to write VDI")
 		}
 		bar.add(uint64(len(r.data)))
 		w.buffers.Put(r.buf)
 	}
-	made.flush(requests)
-	if w.failure == nil && made.err != nil {
-		w.failure = made.err
-	}
+	defer w.disk.Close(requests) // has nothing left to flush, or the failure is known
 	return w.finish(requests)
 }
 
@@ -109,8 +93,8 @@ func (w *vdiWriter) finish(ctx context.Context) error {
 	if w.failure != nil {
 		return w.failure
 	}
-	if w.flags.Has(proto.FlagCache) {
-		if _, err := w.s.Flush(ctx, w.h.VDI); err != nil {
+	if w.s.opts.writeback {
+		if err := w.disk.Flush(ctx); err != nil {
 			return failed(err, "Failed to flush VDI %s: %s", w.h.Name, remote.Text(err))
 		}
 	}
@@ -137,42 +121,12 @@ func (w *vdiWriter) parts(ctx context.Context) func(func(part) bool) {
 				return
 			}
 			p.len, p.data = uint32(n), p.buf[:n]
-			w.plan(&p)
 			if !yield(p) || err != nil {
 				return
 			}
 			at += uint64(n)
 		}
 	}
-}
-
-// plan decides how p is written.
-func (w *vdiWriter) plan(p *part) {
-	switch owner := w.owners[p.index]; owner {
-	case w.h.VDI:
-		if p.off > 0 {
-			p.after = w.making
-		}
-		return
-	case 0:
-	default:
-		p.from = sheep.DataObject(owner, p.index)
-	}
-	p.create, p.made = true, make(chan struct{})
-	w.making, w.owners[p.index] = p.made, w.h.VDI
-}
-
-// send writes p.
-func (w *vdiWriter) send(ctx context.Context, p part) error {
-	id := sheep.DataObject(w.h.VDI, p.index)
-	if p.create {
-		defer close(p.made)
-		return w.s.Create(ctx, id, p.from, p.data, p.off, w.flags)
-	}
-	if p.after != nil {
-		<-p.after // closed by another part's send, which waits for nobody
-	}
-	return w.s.Write(ctx, id, p.data, p.off, w.flags)
 }
 
 func (w *vdiWriter) buffer() *[writePiece]byte {
