@@ -80,9 +80,31 @@ func readTLS(cert, key, ca string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load TLS authorities: %w", err)
 	}
-	cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-	if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("load TLS authorities from %s: %w", ca, errors.New("no certificate in it"))
 	}
+	// With ClientCAs, Go would tell clients the names of the authorities, and
+	// with TLS 1.3 GnuTLS (QEMU, libnbd) then shows no certificate at all.
+	cfg.ClientAuth = tls.RequireAnyClientCert
+	cfg.VerifyConnection = func(s tls.ConnectionState) error { return verifyClient(s.PeerCertificates, roots) }
 	return cfg, nil
+}
+
+// verifyClient returns nil if the first certificate is a client's and the others
+// lead from it to one of roots.
+func verifyClient(chain []*x509.Certificate, roots *x509.CertPool) error {
+	if len(chain) == 0 {
+		return errors.New("the client has shown no certificate")
+	}
+	opts := x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: x509.NewCertPool(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range chain[1:] {
+		opts.Intermediates.AddCert(c)
+	}
+	_, err := chain[0].Verify(opts)
+	return err
 }
