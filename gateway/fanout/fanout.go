@@ -56,6 +56,7 @@ type Fanout struct {
 	log     *slog.Logger
 
 	deferred deferred
+	groups   sync.Pool             // of *group
 	rotation atomic.Uint32         // which remote copy a read asks first
 	current  atomic.Pointer[nodes] // of the newest view that a request has met
 }
@@ -143,7 +144,7 @@ func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
 // writeAll sends w to all holders at once and waits for all answers. This
 // node's own copy comes last: it is written while the others travel.
 func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) error {
-	g := groups.Get().(*group)
+	g := f.group()
 	g.pending.Store(int32(len(holders)))
 	own := false
 	for _, i := range holders {
@@ -156,7 +157,9 @@ func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep
 	if own {
 		f.local.StartWrite(ctx, ref, w, g.doneFunc)
 	}
-	return g.wait()
+	err := g.wait()
+	f.groups.Put(g)
+	return err
 }
 
 // Remove removes every copy of the object. If there was none it returns
@@ -262,11 +265,15 @@ type group struct {
 	err error // the one that decides so far; guarded by mu
 }
 
-var groups = sync.Pool{New: func() any {
+// group returns a group that nobody uses.
+func (f *Fanout) group() *group {
+	if g, ok := f.groups.Get().(*group); ok {
+		return g
+	}
 	g := &group{answered: make(chan struct{}, 1)}
 	g.doneFunc = g.done
 	return g
-}}
+}
 
 func (g *group) done(err error) {
 	if err != nil {
@@ -279,11 +286,10 @@ func (g *group) done(err error) {
 	}
 }
 
-// wait returns the worst answer once all are there, and gives g back.
+// wait returns the error that decides once all answers are there.
 func (g *group) wait() error {
 	<-g.answered
 	err := g.err
 	g.err = nil
-	groups.Put(g)
 	return err
 }
