@@ -57,9 +57,12 @@ const (
 	maxExtents = 4096     // descriptors in a block status reply
 	maxChunks  = 64       // chunks in the reply to a read
 
+	keepScratch = 8 << 10 // of what a recycled request keeps for heads of replies
+
 	maxWorkers  = 256                    // of a connection
 	keepWorkers = 64                     // of them that wait for work
-	linger      = 100 * time.Millisecond // silence after a drain, before the connection is closed
+	linger      = 100 * time.Millisecond // between the flush of a drain and the end: requests on their way are refused
+	complain    = time.Second            // between two lines of the log about failed requests of a connection
 
 	readBuffer      = 128 << 10 // of a connection in transmission
 	handshakeBuffer = 2 << 10

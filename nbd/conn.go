@@ -45,6 +45,8 @@ type conn struct {
 	zero     chan struct{}   // of capacity 1; told when inFlight becomes 0 while ending
 	cost     [2]atomic.Int64 // smoothed nanoseconds of reads and of writes
 
+	complained atomic.Int64 // when a failed request was logged, in nanoseconds
+
 	limits sync.Mutex
 	last   time.Time // guarded by limits; of all reading, once the server drains
 }
@@ -127,6 +129,12 @@ func (c *conn) drain() {
 		}
 		c.stopReading(time.Now().Add(linger))
 	})
+}
+
+// mayComplain reports whether it is time for another line in the log.
+func (c *conn) mayComplain() bool {
+	now, last := time.Now().UnixNano(), c.complained.Load()
+	return now-last > int64(complain) && c.complained.CompareAndSwap(last, now)
 }
 
 // answered notes that a request is no longer in flight.

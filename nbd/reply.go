@@ -126,7 +126,7 @@ func (r *request) appendExtents(b []byte, status func(ExtentState) uint32) []byt
 func (r *request) failed(err error) {
 	c := r.c
 	no := errnoOf(err)
-	if no == nbdEIO {
+	if no == nbdEIO && c.mayComplain() {
 		c.log.Error("nbd request failed", "command", r.cmd, "offset", r.off, "length", r.length, "err", err)
 	}
 	r.fail(no, err.Error())

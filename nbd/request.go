@@ -72,6 +72,9 @@ func (r *request) finish() {
 	r.c, r.buf, r.cost = nil, nil, 0
 	clear(r.pieces)
 	r.pieces = r.pieces[:0]
+	if cap(r.scratch) > keepScratch || len(r.extents) > maxChunks {
+		r.scratch, r.extents = nil, nil // not what a pool should be full of
+	}
 	c.srv.requests.Put(r)
 	c.share.give(cost)
 	c.answered()
