@@ -30,6 +30,7 @@ type config struct {
 	rounds  int
 	copies  []int
 	only    string
+	nbd     bool
 	report  string
 	machine string
 	date    string
@@ -47,13 +48,17 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	t := &bench{ctx: ctx}
-	results := run(t, cfg)
+	var table string
+	if cfg.nbd {
+		table = runNBD(t, cfg)
+	} else {
+		table = run(t, cfg).table()
+	}
 	t.finish()
 	stop()
 	if t.failed {
 		os.Exit(1)
 	}
-	table := results.table()
 	fmt.Print("\n", table)
 	if cfg.report != "" {
 		if err := write(cfg, table); err != nil {
@@ -70,6 +75,7 @@ func parse() (config, error) {
 	flag.IntVar(&cfg.rounds, "rounds", 3, "how often each case runs; the figure in the middle counts")
 	copies := flag.String("copies", "1,3", "numbers of copies, separated by commas")
 	flag.StringVar(&cfg.only, "only", "", "run only the cases whose name contains this")
+	flag.BoolVar(&cfg.nbd, "nbd", false, "measure NBD beside nbdkit and qemu-nbd instead of the native protocol")
 	flag.StringVar(&cfg.report, "report", "", "file to write the table into, between its markers")
 	flag.StringVar(&cfg.machine, "machine", "", "what the report says about the machine")
 	flag.StringVar(&cfg.date, "date", time.Now().Format(time.DateOnly), "what the report says about the date")

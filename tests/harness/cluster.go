@@ -21,6 +21,8 @@ type Config struct {
 	Args       []string // further arguments of every sheep
 	Sheep, Dog string   // other programs than those under test
 	ShortPorts bool     // of four digits: tgt cuts longer ones
+
+	Delay time.Duration // of everything that one node sends to another
 }
 
 // A Cluster is some sheep on this machine.
@@ -66,6 +68,12 @@ func New(t TB, cfg Config) *Cluster {
 		c.Nodes = append(c.Nodes, n)
 	}
 	c.sortPorts()
+	if cfg.Delay > 0 {
+		for _, n := range c.Nodes {
+			delay(t, n.Port, cfg.Delay)
+			n.host = delayed
+		}
+	}
 	return c
 }
 
@@ -85,7 +93,7 @@ func (c *Cluster) sortPorts() {
 func (c *Cluster) node(t TB, id int, name string) *Node {
 	return &Node{
 		ID: id, Port: FreePort(t), Dir: filepath.Join(c.Dir, name),
-		t: t, sheep: c.sheep, cluster: "local:" + filepath.Join(c.Dir, "cluster"),
+		t: t, sheep: c.sheep, host: "127.0.0.1", cluster: "local:" + filepath.Join(c.Dir, "cluster"),
 		log: filepath.Join(c.Dir, name+".log"),
 	}
 }
@@ -260,7 +268,7 @@ func (c *Cluster) wait(what string, ok func(s native.Status, i int) error) {
 		alive := c.Alive()
 		want := make(map[string]bool)
 		for _, n := range alive {
-			want[n.Addr()] = true
+			want[n.told()] = true
 		}
 		for i, n := range alive {
 			s, err := native.Ask(ctx, n.Addr(), native.Stat)

@@ -25,6 +25,7 @@ type Node struct {
 	t       TB
 	sheep   string
 	cluster string // argument of -c
+	host    string // where the other nodes find it
 	log     string
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when the process has ended
@@ -32,6 +33,9 @@ type Node struct {
 
 // Addr returns the address of the node, "127.0.0.1:port".
 func (n *Node) Addr() string { return n.Port.String() }
+
+// told returns the address by which the other nodes know this one.
+func (n *Node) told() string { return fmt.Sprintf("%s:%d", n.host, n.Port.Number) }
 
 // Sock returns the node's UNIX socket in the form that native.Dial takes.
 func (n *Node) Sock() string { return "unix:" + filepath.Join(n.Dir, "sock") }
@@ -48,7 +52,7 @@ func (n *Node) Start() {
 	}
 	defer log.Close()
 	args := []string{
-		"-f", "-b", "127.0.0.1", "-y", "127.0.0.1", "-p", strconv.Itoa(n.Port.Number),
+		"-f", "-b", "127.0.0.1", "-y", n.host, "-p", strconv.Itoa(n.Port.Number),
 		"-z", strconv.Itoa(n.ID), "-c", n.cluster, "-l", "level=" + logLevel() + ",dst=stdout",
 	}
 	cmd := exec.Command(n.sheep, append(append(args, n.Args...), n.Dir)...)
