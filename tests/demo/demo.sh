@@ -17,7 +17,7 @@ show_dog() { local at=$1; shift; printf '$ bin/dog %s -p %d\n' "$*" $((port + at
 # sheep I starts the I'th daemon. It returns when the daemon serves.
 sheep() {
 	"$bin/sheep" -b 127.0.0.1 -y 127.0.0.1 -p $((port + $1)) -z "$1" \
-		-c "local:$demo/cluster" -P "$demo/sheep$1.pid" "$demo/store$1"
+		-c "local:$demo/cluster" -P "$demo/sheep$1.pid" --nbd "unix:$demo/nbd$1.sock" "$demo/store$1"
 }
 
 # pid I prints the number of the I'th daemon's process, if it is one of ours.
@@ -104,6 +104,9 @@ start() {
 		  bin/dog vdi tree -p $port
 		  bin/dog vdi check demo -p $port
 		  bin/dog node kill 2 -p $port
+		  qemu-img info 'nbd+unix:///demo?socket=$demo/nbd0.sock'
+		  nbdinfo --list 'nbd+unix:///?socket=$demo/nbd1.sock'
+		  qemu-system-x86_64 -drive 'file=nbd+unix:///demo?socket=$demo/nbd0.sock,format=raw'
 		  qemu-system-x86_64 -drive file=sheepdog://127.0.0.1:$port/demo     (QEMU 6.0 or older)
 		  make demo-stop
 	END
