@@ -45,10 +45,17 @@ type conn struct {
 	zero     chan struct{}   // of capacity 1; told when inFlight becomes 0 while ending
 	cost     [2]atomic.Int64 // smoothed nanoseconds of reads and of writes
 
+	turn    atomic.Uint64  // odd while the reader carries out a request itself
+	watched atomic.Bool    // watch will fire
+	watch   *time.Timer    // runs relieve
+	seen    uint64         // turn when watch fired last; owned by relieve
+	readers sync.WaitGroup // the goroutines that read after the first
+	last    chan error     // what the last of them ended with
+
 	complained atomic.Int64 // when a failed request was logged, in nanoseconds
 
 	limits sync.Mutex
-	last   time.Time // guarded by limits; of all reading, once the server drains
+	until  time.Time // guarded by limits; end of all reading, once the server drains
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -96,8 +103,8 @@ func (c *conn) limitRead(t time.Time) {
 	}
 	c.limits.Lock()
 	defer c.limits.Unlock()
-	if !c.last.IsZero() && (t.IsZero() || t.After(c.last)) {
-		t = c.last
+	if !c.until.IsZero() && (t.IsZero() || t.After(c.until)) {
+		t = c.until
 	}
 	c.nc.SetReadDeadline(t)
 }
@@ -106,7 +113,7 @@ func (c *conn) limitRead(t time.Time) {
 func (c *conn) stopReading(t time.Time) {
 	c.limits.Lock()
 	defer c.limits.Unlock()
-	c.last = t
+	c.until = t
 	c.raw.SetReadDeadline(t)
 }
 
@@ -160,6 +167,7 @@ func (c *conn) close(err error) error {
 	c.ending.Store(true) // a drain that comes now has nothing left to do
 	c.srv.mu.Unlock()
 	close(c.tasks)
+	c.readers.Wait()
 	c.workers.Wait()
 	c.out.close(orderly)
 	if ferr := c.dev.Flush(c.ctx); ferr != nil {

@@ -20,6 +20,8 @@ func (c *conn) transmit() error {
 	c.out = newWriter(c.nc, c.srv.cfg.Patience)
 	c.share = c.srv.budget.share()
 	c.tasks = make(chan *request, maxWorkers)
+	c.last = make(chan error, 1)
+	c.watch = time.AfterFunc(time.Hour, c.relieve)
 	c.in.grow(readBuffer)
 	c.in.idle = c.flush
 	c.cost[0].Store(int64(slowestCount))
@@ -27,11 +29,23 @@ func (c *conn) transmit() error {
 	c.nc.SetWriteDeadline(time.Time{})
 	c.limitRead(time.Time{})
 	c.log.Debug("nbd export opened", "size", c.info.Size, "readonly", c.info.ReadOnly)
-	var err error
-	for err == nil && !c.end {
-		err = c.next()
+	err := c.read()
+	if err == errDeposed {
+		err = <-c.last
 	}
+	c.watch.Stop()
 	return c.close(err)
+}
+
+// read reads requests until the client leaves, the server ends, or another
+// goroutine reads in its place.
+func (c *conn) read() error {
+	for !c.end {
+		if err := c.next(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush sends what the reader has answered itself.
@@ -75,8 +89,7 @@ func (c *conn) next() error {
 		r.finish()
 		return err
 	}
-	c.dispatch(r, no)
-	return nil
+	return c.dispatch(r, no)
 }
 
 // receive reads the payload of a write, or throws it away if the request is
@@ -95,12 +108,15 @@ func (c *conn) receive(r *request, no errno) error {
 }
 
 // dispatch answers a request here, or lets a worker do so.
-func (c *conn) dispatch(r *request, no errno) {
+func (c *conn) dispatch(r *request, no errno) error {
 	switch {
 	case no != 0:
 		r.fail(no, "")
 	case c.quick(r.header):
-		r.run()
+		if !c.runHere(r) {
+			c.out.send(r)
+			return errDeposed
+		}
 	default:
 		c.flush()
 		if c.ready.Add(-1) < 0 && c.started.Load() < maxWorkers {
@@ -109,16 +125,17 @@ func (c *conn) dispatch(r *request, no errno) {
 			c.workers.Go(c.work)
 		}
 		c.tasks <- r
-		return
+		return nil
 	}
 	if c.out.raw == nil {
 		c.out.send(r) // nobody can be sure not to wait
-		return
+		return nil
 	}
 	c.out.append(r)
 	if c.unanswered = true; c.in.buffered() < requestHeaderSize {
 		c.flush()
 	}
+	return nil
 }
 
 // quick reports whether a request is expected to take less time than handing it

@@ -301,3 +301,30 @@ func await(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// A device that has been quick is trusted to be so again. If it is not, the
+// requests behind the slow one must not wait for it.
+func TestSlowRequestAmongQuickOnesHoldsUpNoOther(t *testing.T) {
+	m := newMemory(1 << 20)
+	c := serve(t, exports{"a": m}, nbd.Config{}).open(t, "a", false)
+	for round := range 5 {
+		for i := range uint64(200) {
+			c.request(cmdRead, 0, i, 1)
+			c.simple(i)
+			c.read(1)
+		}
+		release := m.block()
+		before := m.entered.Load()
+		c.request(cmdRead, 0, 1000, 1)
+		c.request(cmdRead, 0, 1001, 1)
+		await(t, "both reads are under way", func() bool { return m.entered.Load() == before+2 })
+		c.request(cmdRead, 0, 1<<40, 1)
+		if no := c.simple(1 << 40); no != eINVAL {
+			t.Fatalf("round %d: a bad read answers %d", round, no)
+		}
+		release()
+		for range 2 {
+			c.read(17)
+		}
+	}
+}
