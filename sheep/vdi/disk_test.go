@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -25,7 +25,16 @@ type diskHost struct {
 	flip    atomic.Bool   // MapVersion changes its mind at every call
 	flushed atomic.Int32
 	reads   atomic.Int32
-	fault   func() error // runs before each request, and fails it
+	fault   func() (before, after error) // of a request: fails it, perhaps when it is done
+	hook    func(r request)              // runs before and after each request
+}
+
+// A request is one of a Disk's.
+type request struct {
+	id   sheep.ObjectID
+	w    *sheep.Write // nil if it reads
+	off  uint32
+	done bool // it has been done
 }
 
 func (h *diskHost) Lookup(ctx context.Context, name, tag string, snapID uint32) (sheep.VDI, error) {
@@ -37,25 +46,18 @@ func (h *diskHost) MapVersion(v sheep.VDIID) (uint64, bool) {
 		n := h.version.Add(1)
 		return n / 3, n%2 == 0
 	}
-	// A plan of the world changes ownerships, and so does the end of one.
 	h.g.w.mu.Lock()
 	defer h.g.w.mu.Unlock()
-	return h.version.Load()<<32 | h.g.w.plans, !h.remote.Load() && !h.g.w.frozen[v]
+	return h.version.Load()<<32 | h.g.w.changes, !h.remote.Load() && !h.g.w.frozen[v]
 }
 
 func (h *diskHost) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
 	h.reads.Add(1)
-	if err := h.failing(); err != nil {
-		return err
-	}
-	return h.Guard.Read(ctx, ref, p, off)
+	return h.request(request{id: ref.ID, off: off}, func() error { return h.Guard.Read(ctx, ref, p, off) })
 }
 
 func (h *diskHost) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
-	if err := h.failing(); err != nil {
-		return err
-	}
-	return h.Guard.Write(ctx, ref, w)
+	return h.request(request{id: ref.ID, w: w, off: w.Off}, func() error { return h.Guard.Write(ctx, ref, w) })
 }
 
 func (h *diskHost) Flush(ctx context.Context, v sheep.VDIID) error {
@@ -63,11 +65,30 @@ func (h *diskHost) Flush(ctx context.Context, v sheep.VDIID) error {
 	return h.Guard.Flush(ctx, v)
 }
 
-func (h *diskHost) failing() error {
-	if h.fault == nil {
-		return nil
+func (h *diskHost) request(r request, do func() error) error {
+	if h.hook != nil {
+		h.hook(r)
+		r.done = true
+		defer func() { h.hook(r) }()
 	}
-	return h.fault()
+	if h.fault == nil {
+		return do()
+	}
+	before, after := h.fault()
+	if before != nil {
+		return before
+	}
+	return errors.Join(do(), after)
+}
+
+// linger has other goroutines run before and after each request, so that many
+// are under way at a time.
+func (h *diskHost) linger() {
+	h.hook = func(request) {
+		for range rand.IntN(40) {
+			runtime.Gosched()
+		}
+	}
 }
 
 func (g *gateway) host() *diskHost { return &diskHost{Guard: g.guard, g: g} }
@@ -201,6 +222,3 @@ func TestDiskRefuses(t *testing.T) {
 	}
 	g.try(d.Close(ctx))
 }
-
-var _ sync.Mutex
-var _ = rand.N[int]

@@ -92,6 +92,7 @@ type world struct {
 	readBytes   int
 	written     int
 	plans       uint64
+	changes     uint64 // of ownerships, by plans
 	syncs       int
 	now         time.Time
 	repeat      bool           // run the next plan twice
@@ -402,6 +403,7 @@ func (p planner) Plan(ctx context.Context, kind uint8, payload []byte) ([]byte, 
 	task.Freeze = func(_ context.Context, ids ...sheep.VDIID) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.changes++
 		for _, id := range ids {
 			w.frozen[id] = true
 		}
@@ -427,6 +429,7 @@ func (p planner) Plan(ctx context.Context, kind uint8, payload []byte) ([]byte, 
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		clear(w.frozen)
+		w.changes++
 		w.thaw.Broadcast()
 		for _, c := range changes {
 			if c.Drop {
