@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -41,6 +42,9 @@ func (c *conn) transmit() error {
 // goroutine reads in its place.
 func (c *conn) read() error {
 	for !c.end {
+		if c.out.dead.Load() {
+			return net.ErrClosed // what is still in the buffer is of no use to anybody
+		}
 		if err := c.next(); err != nil {
 			return err
 		}

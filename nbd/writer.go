@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -25,6 +26,8 @@ type writer struct {
 	raw      syscall.RawConn // nil if nc has no descriptor of its own
 	try      func(fd uintptr) bool
 	patience time.Duration
+
+	dead atomic.Bool // set with err
 
 	mu      sync.Mutex
 	free    sync.Cond  // signalled when writing becomes false
@@ -239,6 +242,7 @@ func (w *writer) fail(err error) {
 		return
 	}
 	w.err = err
+	w.dead.Store(true)
 	queue := w.queue
 	w.queue = nil
 	w.mu.Unlock()
