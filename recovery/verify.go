@@ -344,8 +344,8 @@ type keyedMutex struct {
 }
 
 type heldMutex struct {
-	sync.Mutex
-	users int // guarded by keyedMutex.mu
+	turn  chan struct{} // has room for one: who put it in holds the mutex
+	users int           // guarded by keyedMutex.mu
 }
 
 // lock locks id and returns what unlocks it.
@@ -356,14 +356,14 @@ func (k *keyedMutex) lock(id sheep.ObjectID) (unlock func()) {
 	}
 	h := k.held[id]
 	if h == nil {
-		h = new(heldMutex)
+		h = &heldMutex{turn: make(chan struct{}, 1)}
 		k.held[id] = h
 	}
 	h.users++
 	k.mu.Unlock()
-	h.Lock()
+	h.turn <- struct{}{}
 	return func() {
-		h.Unlock()
+		<-h.turn
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if h.users--; h.users == 0 {

@@ -1,0 +1,268 @@
+package recovery_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sheepdog/sheep"
+)
+
+const (
+	objects  = 12
+	slotSize = 1 << 10
+	slots    = objectSize / slotSize
+)
+
+// A slot is what is known of a piece of an object: versions that only grow.
+type slot struct {
+	top     uint64 // may have been written
+	acked   uint64 // answered
+	durable uint64 // on stable storage
+}
+
+// A history is what the objects of the disk may hold.
+type history struct {
+	mu    sync.Mutex
+	slots [objects][slots]slot
+}
+
+// change calls fn with a slot.
+func (h *history) change(i, k int, fn func(s *slot)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fn(&h.slots[i][k])
+}
+
+// flushed notes that what was answered at the time of before is durable, or, if
+// writes were lost, that what was not may be gone.
+func (h *history) flushed(before [objects][slots]slot, lost bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.slots {
+		for k := range h.slots[i] {
+			s := &h.slots[i][k]
+			if !lost {
+				s.durable = max(s.durable, before[i][k].acked)
+			} else if s.acked == before[i][k].acked {
+				s.acked = s.durable
+			}
+		}
+	}
+}
+
+func (h *history) copy() [objects][slots]slot {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.slots
+}
+
+func reference(i int) sheep.Ref {
+	return sheep.Ref{ID: sheep.DataObject(disk.ID, uint32(i)), Policy: disk.Policy, Size: objectSize, Generation: 1}
+}
+
+func content(v uint64) []byte {
+	p := make([]byte, slotSize)
+	for off := 0; off < slotSize; off += 8 {
+		binary.LittleEndian.PutUint64(p[off:], v)
+	}
+	return p
+}
+
+// version returns which version p holds, and whether it holds one as a whole.
+func version(p []byte) (uint64, bool) {
+	v := binary.LittleEndian.Uint64(p)
+	for off := 0; off < slotSize; off += 8 {
+		if binary.LittleEndian.Uint64(p[off:]) != v {
+			return 0, false
+		}
+	}
+	return v, true
+}
+
+// work writes objects, read now and then, through the gateway, each object by
+// one worker, until stop is closed.
+func work(t *testing.T, l *life, h *history, rng *rand.Rand, mine []int, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		i, k := mine[rng.IntN(len(mine))], rng.IntN(slots)
+		if rng.IntN(4) == 0 {
+			p := make([]byte, slotSize)
+			err := l.fan.Read(l.ctx, reference(i), p, uint32(k*slotSize))
+			v, whole := version(p)
+			h.change(i, k, func(s *slot) {
+				if err != nil || !whole || v < s.acked || v > s.top {
+					t.Errorf("object %d, slot %d: read version %d (whole %t), %v; want %d to %d", i, k, v, whole, err, s.acked, s.top)
+				}
+			})
+			continue
+		}
+		w := &sheep.Write{Off: uint32(k * slotSize), Durable: rng.IntN(3) == 0}
+		var v uint64
+		h.change(i, k, func(s *slot) { s.top++; v = s.top })
+		w.Data = content(v)
+		if err := l.fan.Write(l.ctx, reference(i), w); err != nil {
+			t.Errorf("write object %d, slot %d: %v", i, k, err)
+			return
+		}
+		h.change(i, k, func(s *slot) {
+			s.acked = v
+			if w.Durable {
+				s.durable = v
+			}
+		})
+	}
+}
+
+// flush flushes the disk and notes what that says.
+func flush(t *testing.T, l *life, h *history) {
+	before := h.copy()
+	err := l.fan.Flush(l.ctx, disk.ID)
+	if err != nil && !errors.Is(err, sheep.ErrLostWrites) {
+		t.Errorf("flush: %v", err)
+		return
+	}
+	h.flushed(before, err != nil)
+}
+
+// verify compares every copy in the cluster with the history and the others.
+func verify(t *testing.T, w *world, h *history) {
+	t.Helper()
+	for i := range objects {
+		ref := reference(i)
+		seen := make(map[int]uint64)
+		for _, m := range w.machines {
+			if m.life == nil {
+				continue
+			}
+			st, err := m.life.replica.States(t.Context(), w.epoch, []sheep.ObjectID{ref.ID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !st[0].Trusted || !st[0].Exists {
+				continue
+			}
+			p := make([]byte, objectSize)
+			if err := m.life.store.Read(ref.ID, p, 0); err != nil {
+				t.Fatal(err)
+			}
+			for k := range slots {
+				v, whole := version(p[k*slotSize:][:slotSize])
+				s := h.slots[i][k]
+				if first, ok := seen[k]; !whole || v < s.acked || v > s.top || ok && first != v {
+					t.Errorf("object %d, slot %d on %v: version %d (whole %t), want %d to %d, on another copy %d", i, k, m.node, v, whole, s.acked, s.top, first)
+				}
+				seen[k] = v
+			}
+		}
+		if len(seen) == 0 {
+			t.Errorf("object %d has no trusted copy", i)
+		}
+	}
+}
+
+// script lets nodes lose their power, stop and come back while workers write.
+// The last storage node that is up stays so.
+func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
+	storage := w.machines[:len(w.machines)-1]
+	for range steps {
+		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		var up, down []*machine
+		for _, m := range storage {
+			if m.life != nil {
+				up = append(up, m)
+			} else {
+				down = append(down, m)
+			}
+		}
+		switch {
+		case len(down) > 0 && (len(up) == 1 || rng.IntN(2) == 0):
+			w.start(down[rng.IntN(len(down))], false)
+		default:
+			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0)
+		}
+		w.begin()
+		if t.Failed() {
+			return
+		}
+	}
+	for _, m := range storage {
+		if m.life == nil {
+			w.start(m, false)
+			w.begin()
+		}
+	}
+}
+
+// TestNothingAcknowledgedIsLostWhileTheGatewayLives runs random scripts. The
+// gateway lives through all of it: what it has answered is in every trusted
+// copy at the end, durable or not, unless a flush has said that it was lost.
+func TestNothingAcknowledgedIsLostWhileTheGatewayLives(t *testing.T) {
+	seeds := []uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}
+	if s, err := strconv.ParseUint(os.Getenv("SHEEP_TEST_SEED"), 10, 64); err == nil {
+		seeds = []uint64{s}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprintf("SHEEP_TEST_SEED=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { live(t, rand.New(rand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+func live(t *testing.T, rng *rand.Rand) {
+	w := newWorld(t, rand.New(rand.NewPCG(rng.Uint64(), 2)), 5)
+	gateway := w.machines[5].life
+	watchdog := time.AfterFunc(time.Hour, func() { panic("the requests do not end") })
+	h := &history{}
+	for i := range objects {
+		if err := gateway.fan.Write(gateway.ctx, reference(i), &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := make(chan struct{})
+	var workers sync.WaitGroup
+	for k := range 4 {
+		rng := rand.New(rand.NewPCG(rng.Uint64(), 3))
+		workers.Go(func() { work(t, gateway, h, rng, []int{k, k + 4, k + 8}, stop) })
+	}
+	workers.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(700 * time.Millisecond):
+				flush(t, gateway, h)
+			}
+		}
+	})
+	script(t, w, rng, 40)
+	close(stop)
+	workers.Wait()
+	flush(t, gateway, h)
+	for !settled(w) {
+		time.Sleep(100 * time.Millisecond)
+	}
+	verify(t, w, h)
+	watchdog.Stop()
+	for _, m := range w.machines {
+		w.stop(m, true)
+	}
+}
+
+// settled reports whether all nodes are complete.
+func settled(w *world) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.allComplete()
+}
