@@ -103,6 +103,7 @@ type Disk struct {
 	readOnly bool
 
 	head   atomic.Pointer[head] // replaced by follow; nil when closed
+	last   atomic.Pointer[head] // when closed: what head was
 	size   atomic.Uint64        // bytes; only grows
 	dirty  atomic.Bool          // something may not be durable
 	gates  gates
@@ -140,12 +141,16 @@ func OpenDisk(ctx context.Context, host DiskHost, name, tag string, snapID uint3
 	return d, nil
 }
 
-// VDI returns what the Disk is now: the head may change.
+// VDI returns what the Disk is now, the head may change, or was when it was closed.
 func (d *Disk) VDI() sheep.VDI {
-	if h := d.head.Load(); h != nil {
-		return h.vdi
+	for {
+		if h := d.head.Load(); h != nil {
+			return h.vdi
+		}
+		if h := d.last.Load(); h != nil {
+			return h.vdi
+		}
 	}
-	return sheep.VDI{}
 }
 
 // ReadOnly reports whether the Disk is of a snapshot.
@@ -237,7 +242,9 @@ func (d *Disk) Close(ctx context.Context) error {
 	if d.head.Load() != nil && d.dirty.Load() {
 		err = d.Flush(ctx)
 	}
-	if h := d.head.Swap(nil); h != nil {
+	if h := d.head.Load(); h != nil {
+		d.last.Store(h)
+		d.head.Store(nil)
 		h.stop()
 	}
 	return err

@@ -216,7 +216,11 @@ func TestDiskRefuses(t *testing.T) {
 	if !snap.ReadOnly() || d.ReadOnly() {
 		t.Error("the snapshot alone is read-only")
 	}
+	head := d.VDI()
 	g.try(d.Close(ctx))
+	if d.VDI() != head {
+		t.Errorf("a closed disk was %v, want %v", d.VDI(), head)
+	}
 	if err := d.ReadAt(ctx, one, 0); !errors.Is(err, vdi.ErrDiskClosed) {
 		t.Errorf("a read of a closed disk: %v", err)
 	}
