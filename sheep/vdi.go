@@ -18,7 +18,8 @@ type VDI struct {
 // orders writes.
 type Lock struct {
 	State        LockState
-	Owner        Node // if exclusive
+	Owner        Node        // if exclusive
+	Life         Incarnation // of the owner, if the lock ends with it; else 0
 	Participants []Participant
 }
 

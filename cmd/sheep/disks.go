@@ -112,7 +112,7 @@ func (s *disks) begin(ctx context.Context, sel selection, lock bool) (*openDisk,
 // lock takes the VDI lock of sel, or of what has taken its place meanwhile.
 func (s *disks) lock(ctx context.Context, sel *selection) error {
 	for {
-		err := s.cluster.Lock(ctx, sel.vdi.ID, false)
+		err := s.cluster.LockBound(ctx, sel.vdi.ID)
 		if errors.Is(err, sheep.ErrVDILocked) {
 			return fmt.Errorf("%w: %s is in use by %s; dog vdi lock list shows all locks", err, sel.name, holder(s.cluster.LockOf(sel.vdi.ID)))
 		}

@@ -97,10 +97,17 @@ func (c *Cluster) AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setB
 }
 
 // Lock locks a VDI for this gateway. sheep.ErrVDILocked means that the lock is
-// taken, also by this gateway itself. In a cluster without the locking flag it
+// taken, also by this gateway itself; an exclusive lock of a gateway that is
+// gone is free. In a cluster without the locking flag it
 // only checks that the VDI exists.
 func (c *Cluster) Lock(ctx context.Context, vid sheep.VDIID, shared bool) error {
-	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid), lockMsg{vid, shared})
+	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid), lockMsg{vid: vid, shared: shared})
+}
+
+// LockBound is Lock for an exclusive lock that ends with this life of the
+// daemon.
+func (c *Cluster) LockBound(ctx context.Context, vid sheep.VDIID) error {
+	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid), lockMsg{vid: vid, bound: true})
 }
 
 // Unlock releases the exclusive lock of a VDI, whoever holds it, or the share

@@ -202,7 +202,7 @@ func (s *state) leave(e Entry, fx *effects) {
 	hadStorage := hasStorage(s.present())
 	s.members = slices.Delete(s.members, i, i+1)
 	fx.view = true
-	s.leaveShares(gone.node)
+	s.unlockGone(gone)
 	s.disownGone(gone.inc, fx)
 	s.passTurn(gone.inc, fx)
 	switch {

@@ -16,10 +16,14 @@ const maxParticipants = 31
 type lockMsg struct {
 	vid    sheep.VDIID
 	shared bool
+	bound  bool // an exclusive lock that ends with the life of the gateway
 }
 
-func (lockMsg) kind() messageKind        { return kindLock }
-func (m lockMsg) append(b []byte) []byte { return appendBool(appendVID(b, m.vid), m.shared) }
+func (lockMsg) kind() messageKind { return kindLock }
+
+func (m lockMsg) append(b []byte) []byte {
+	return appendBool(appendBool(appendVID(b, m.vid), m.shared), m.bound)
+}
 
 func (m lockMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
 	if err := s.serving(); err != nil {
@@ -31,13 +35,26 @@ func (m lockMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
 		return sheep.ErrNoVDI
 	case s.settings.Flags&FlagLocks == 0:
 		return nil
+	}
+	if st.lock.State == sheep.Exclusive && !s.isPresent(st.lock.Owner) {
+		st.lock = sheep.Lock{State: sheep.Unlocked} // its client has lost the disk with its gateway
+	}
+	switch {
 	case m.shared:
 		return st.share(from.node)
 	case st.lock.State != sheep.Unlocked:
 		return sheep.ErrVDILocked
 	}
 	st.lock = sheep.Lock{State: sheep.Exclusive, Owner: from.node}
+	if m.bound {
+		st.lock.Life = from.inc
+	}
 	return nil
+}
+
+// isPresent reports whether a member has the address of n.
+func (s *state) isPresent(n sheep.Node) bool {
+	return slices.ContainsFunc(s.members, func(m *member) bool { return m.node.Addr == n.Addr })
 }
 
 // share adds a participant. The first may have changed the inode; later ones
@@ -108,11 +125,16 @@ func (t *vdiTable) moveLocks(changes []VDIChange) {
 	}
 }
 
-// leaveShares takes a node that left off all shared locks. Its exclusive locks
-// stay: their clients may live on, and only an operator can tell.
-func (s *state) leaveShares(n sheep.Node) {
+// unlockGone takes a member that left off all shared locks, and releases the
+// exclusive ones that end with its life. The others stay: QEMU connects again to
+// a gateway that comes back, and does not lock again. Until then whoever wants
+// such a lock gets it.
+func (s *state) unlockGone(m *member) {
 	for _, v := range s.vdis.all {
-		v.leaveShare(n)
+		v.leaveShare(m.node)
+		if v.lock.State == sheep.Exclusive && v.lock.Life == m.inc {
+			v.lock = sheep.Lock{State: sheep.Unlocked}
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func (k messageKind) decode(d *decoder) message {
 	case kindAddVDI:
 		return addVDIMsg{old: d.vid(), vdi: d.vdi(), used: d.bool()}
 	case kindLock:
-		return lockMsg{vid: d.vid(), shared: d.bool()}
+		return lockMsg{vid: d.vid(), shared: d.bool(), bound: d.bool()}
 	case kindUnlock:
 		return unlockMsg{vid: d.vid(), shared: d.bool(), node: d.node()}
 	case kindCoherence:

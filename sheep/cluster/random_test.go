@@ -185,7 +185,7 @@ func (g *generator) message(s *state, m *member) message {
 	case 4:
 		return addVDIMsg{old: sheep.VDIID(g.rng.IntN(6)), vdi: v, used: true}
 	case 5:
-		return lockMsg{vid, g.rng.IntN(2) == 0}
+		return lockMsg{vid, g.rng.IntN(2) == 0, g.rng.IntN(2) == 0}
 	case 6:
 		return unlockMsg{vid, g.rng.IntN(2) == 0, m.node}
 	case 7:

@@ -256,7 +256,7 @@ func (p *player) message(verb string, rest []string) message {
 	case "add":
 		return addVDIMsg{old: sheep.VDIID(number(a, "old", 0)), vdi: testVDI(rest[0], rest[1]), used: true}
 	case "lock":
-		return lockMsg{vid(), slices.Contains(rest, "shared")}
+		return lockMsg{vid(), slices.Contains(rest, "shared"), slices.Contains(rest, "bound")}
 	case "unlock":
 		return unlockMsg{vid(), slices.Contains(rest, "shared"), testNode(rest[1])}
 	case "modified":

@@ -139,7 +139,7 @@ func appendVDIState(b []byte, st *vdiState) []byte {
 	b = append(b, byte(st.lock.State))
 	switch st.lock.State {
 	case sheep.Exclusive:
-		b = appendNode(b, st.lock.Owner)
+		b = le.AppendUint64(appendNode(b, st.lock.Owner), uint64(st.lock.Life))
 	case sheep.Shared:
 		b = appendList(b, st.lock.Participants, appendParticipant)
 	}
@@ -152,7 +152,7 @@ func (d *decoder) vdiState() *vdiState {
 	switch st.lock.State {
 	case sheep.Unlocked:
 	case sheep.Exclusive:
-		st.lock.Owner = d.node()
+		st.lock.Owner, st.lock.Life = d.node(), sheep.Incarnation(d.u64())
 	case sheep.Shared:
 		st.lock.Participants = list(d, nodeSize+1, (*decoder).participant)
 	default:
