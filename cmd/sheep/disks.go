@@ -62,34 +62,38 @@ func (s *disks) open(ctx context.Context, sel selection, lock bool) (*openDisk, 
 		key, lock = diskKey{snapshot: sel.vdi.ID}, false
 	}
 	slot := s.enter(key)
+	d, err := s.join(ctx, slot, sel, lock)
+	if err != nil {
+		s.leave(slot)
+	}
+	return d, err
+}
+
+// join makes the caller a user of the slot's disk, opening it if none is open.
+func (s *disks) join(ctx context.Context, slot *diskSlot, sel selection, lock bool) (*openDisk, error) {
 	select {
 	case slot.turn <- struct{}{}:
 	case <-ctx.Done():
-		s.leave(slot)
 		return nil, context.Cause(ctx)
 	}
 	defer func() { <-slot.turn }()
-	if d := slot.current; d != nil && !d.is(ctx, sel.vdi.ID) {
-		slot.current = nil // those who have it open find out by themselves
+	if slot.current != nil {
+		switch err := slot.current.Refresh(ctx); {
+		case errors.Is(err, sheep.ErrNoVDI):
+			slot.current = nil // another disk has the name by now; those who have the old one open find out
+		case err != nil:
+			return nil, err
+		}
 	}
 	if slot.current == nil {
 		d, err := s.begin(ctx, sel, lock)
 		if err != nil {
-			s.leave(slot)
 			return nil, err
 		}
 		d.slot, slot.current = slot, d
 	}
 	slot.current.users++
 	return slot.current, nil
-}
-
-// is reports whether d is the disk whose head, by now, is id.
-func (d *openDisk) is(ctx context.Context, id sheep.VDIID) bool {
-	if d.VDI().ID == id && d.Refresh(ctx) == nil {
-		return true
-	}
-	return d.Refresh(ctx) == nil && d.VDI().ID == id
 }
 
 // begin opens a disk that no connection has open.

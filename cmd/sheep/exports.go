@@ -113,7 +113,7 @@ func (e *exports) Stat(ctx context.Context, name string) (nbd.Info, error) {
 // info is what clients are told of a disk of the size.
 func (e *exports) info(sel selection, size uint64) nbd.Info {
 	return nbd.Info{
-		Size: size, ReadOnly: e.cfg.readOnly || sel.vdi.Snapshot, MultiConn: true, Preferred: preferredBlock,
+		Size: size, ReadOnly: e.cfg.readOnly || sel.vdi.Snapshot, MultiConn: true, Preferred: preferredBlock, CheapExtents: true,
 		Description: fmt.Sprintf("redundancy %v, objects of %d MiB", sel.vdi.Policy, 1<<sel.vdi.BlockShift>>20),
 	}
 }
