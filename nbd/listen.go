@@ -145,7 +145,8 @@ func removeStale(ctx context.Context, path string) error {
 // firstActivated is the first descriptor that systemd passes.
 const firstActivated = 3
 
-// activated returns the sockets that systemd has passed to this process.
+// activated returns the sockets that systemd has passed to this process. Their
+// descriptors stay open, for a program that starts itself again in its place.
 func activated() ([]net.Listener, error) {
 	pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID"))
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
@@ -154,10 +155,7 @@ func activated() ([]net.Listener, error) {
 	}
 	var all []net.Listener
 	for fd := firstActivated; fd < firstActivated+n; fd++ {
-		syscall.CloseOnExec(fd)
-		f := os.NewFile(uintptr(fd), "systemd socket "+strconv.Itoa(fd))
-		l, err := net.FileListener(f)
-		f.Close()
+		l, err := listenerOf(fd)
 		if err != nil {
 			for _, l := range all {
 				l.Close()
@@ -170,4 +168,16 @@ func activated() ([]net.Listener, error) {
 		all = append(all, l)
 	}
 	return all, nil
+}
+
+// listenerOf returns the listener of a descriptor that it leaves as it is.
+func listenerOf(fd int) (net.Listener, error) {
+	copied, err := syscall.Dup(fd)
+	if err != nil {
+		return nil, err
+	}
+	syscall.CloseOnExec(copied)
+	f := os.NewFile(uintptr(copied), "systemd socket "+strconv.Itoa(fd))
+	defer f.Close()
+	return net.FileListener(f)
 }
