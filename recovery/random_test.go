@@ -194,7 +194,7 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
 		}
 		w.begin()
 		if t.Failed() {
-			return
+			break
 		}
 	}
 	for _, m := range storage {

@@ -173,7 +173,7 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 		return s
 	}
 	s.Trusted = r.trustedLocked(id)
-	s.Current = max(r.currentLocked(id), s.Written)
+	s.Current = max(r.currentLocked(id, s.Exists), s.Written)
 	return s
 }
 
@@ -226,9 +226,9 @@ func (r *Recoverer) sinceLocked(id sheep.ObjectID) (sheep.Epoch, bool) {
 	return r.complete, true
 }
 
-// currentLocked returns the last epoch for which the copy of id was known to be
-// current, or 0.
-func (r *Recoverer) currentLocked(id sheep.ObjectID) sheep.Epoch {
+// currentLocked returns the last epoch for which the copy of id, or its absence,
+// was known to be current, or 0.
+func (r *Recoverer) currentLocked(id sheep.ObjectID, exists bool) sheep.Epoch {
 	if e, ok := r.suspects[id]; ok {
 		return e
 	}
@@ -246,7 +246,7 @@ func (r *Recoverer) currentLocked(id sheep.ObjectID) sheep.Epoch {
 		if r.holderLocked(id, e) {
 			return e
 		}
-		if r.claimed-e > 64 { // older claims decide nothing
+		if !exists || r.claimed-e > 64 { // it may have been removed since, as surplus; older claims decide nothing
 			break
 		}
 	}

@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
@@ -40,6 +41,7 @@ type world struct {
 	epoch    sheep.Epoch
 	healed   sheep.Epoch
 	machines []*machine
+	members  []cluster.Member // of the epoch, though some may have died
 	complete map[sheep.Incarnation]sheep.Epoch
 	views    map[sheep.Epoch][]sheep.Node
 }
@@ -151,6 +153,12 @@ func (w *world) begin() {
 	w.index++
 	w.epoch++
 	clear(w.complete)
+	w.members = nil
+	for _, m := range w.machines {
+		if l := m.life; l != nil {
+			w.members = append(w.members, cluster.Member{Node: m.node, Incarnation: l.inc, Joined: l.joined})
+		}
+	}
 	w.tell()
 }
 
@@ -158,16 +166,15 @@ func (w *world) begin() {
 func (w *world) tell() {
 	v := cluster.View{Index: w.index, Status: cluster.OK, Epoch: w.epoch, EpochTime: time.Unix(int64(w.epoch), 0),
 		HealedEpoch: w.healed, Joined: true, Settings: cluster.Settings{Ctime: 1, Copies: 3, BlockShift: disk.BlockShift}}
-	for _, m := range w.machines {
-		if l := m.life; l != nil {
-			v.Nodes = append(v.Nodes, m.node)
-			v.Members = append(v.Members, cluster.Member{Node: m.node, Incarnation: l.inc, Joined: l.joined, Complete: w.complete[l.inc]})
-		}
+	for _, m := range w.members {
+		m.Complete = w.complete[m.Incarnation]
+		v.Nodes = append(v.Nodes, m.Node)
+		v.Members = append(v.Members, m)
 	}
 	v.Ring = placement.NewRing(v.Nodes)
 	w.views[v.Epoch] = v.Nodes
 	for _, m := range w.machines {
-		if l := m.life; l != nil {
+		if l := m.life; l != nil && slices.ContainsFunc(w.members, func(m cluster.Member) bool { return m.Incarnation == l.inc }) {
 			mine := v
 			mine.Self = slices.IndexFunc(v.Nodes, func(n sheep.Node) bool { return n.Addr == m.node.Addr })
 			l.news <- &mine
@@ -262,11 +269,11 @@ func (l *life) MarkComplete(_ context.Context, e sheep.Epoch) error {
 	return nil
 }
 
-// allComplete reports whether all storage nodes that are up are complete for
-// the epoch. The caller holds w.mu.
+// allComplete reports whether all storage nodes of the epoch are complete for
+// it. The caller holds w.mu.
 func (w *world) allComplete() bool {
-	return !slices.ContainsFunc(w.machines, func(m *machine) bool {
-		return m.life != nil && m.node.VNodes > 0 && w.complete[m.life.inc] != w.epoch
+	return !slices.ContainsFunc(w.members, func(m cluster.Member) bool {
+		return m.Node.VNodes > 0 && w.complete[m.Incarnation] != w.epoch
 	})
 }
 
@@ -298,6 +305,9 @@ func ask[T any](n wires, p client.Peer, fn func(l *life) (T, error)) (T, error) 
 	got, err := fn(l)
 	if again, lost := n.to(p); lost != nil || again != l {
 		return none, sheep.ErrNetwork
+	}
+	if err != nil {
+		err = fmt.Errorf("%v: %w", l.node, err)
 	}
 	return got, err
 }
