@@ -110,16 +110,20 @@ func (g *gateway) createShift(name string, size uint64, shift uint8) sheep.VDI {
 // want fails if d has not the content want from off on.
 func want(t *testing.T, d *vdi.Disk, off uint64, want []byte) {
 	t.Helper()
-	got := make([]byte, len(want))
-	if err := d.ReadAt(t.Context(), got, off); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		i := 0
-		for got[i] == want[i] {
-			i++
+	buf := make([]byte, min(len(want), mib))
+	for len(want) > 0 {
+		got := buf[:min(len(want), len(buf))]
+		if err := d.ReadAt(t.Context(), got, off); err != nil {
+			t.Fatal(err)
 		}
-		t.Fatalf("byte %d of the disk is %#x, want %#x", off+uint64(i), got[i], want[i])
+		if !bytes.Equal(got, want[:len(got)]) {
+			i := 0
+			for got[i] == want[i] {
+				i++
+			}
+			t.Fatalf("byte %d of the disk is %#x, want %#x", off+uint64(i), got[i], want[i])
+		}
+		off, want = off+uint64(len(got)), want[len(got):]
 	}
 }
 

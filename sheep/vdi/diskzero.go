@@ -116,16 +116,17 @@ func (d *Disk) zeroData(ctx context.Context, h *head, off, n uint64, opt ZeroOpt
 	if opt.Fast {
 		return h.fail("zero", 0, fmt.Errorf("%w: space is allocated by writing zeroes", sheep.ErrNotSupported))
 	}
-	zeroes := make([]byte, min(zeroPiece, n))
+	var list []piece
 	for end := off + n; off < end; {
 		s := h.pieceAt(off, end)
 		s.len = min(s.len, zeroPiece)
-		if err := d.writePiece(ctx, s, zeroes[:s.len], 0, opt.Durable); err != nil {
-			return err
-		}
+		list = append(list, s)
 		off += s.len
 	}
-	return nil
+	zeroes := make([]byte, min(zeroPiece, n))
+	return inParallel(list, d.cfg.Parallel, func(s piece) error {
+		return d.writePiece(ctx, s, zeroes[:s.len], 0, opt.Durable)
+	})
 }
 
 // discard gives up the objects [first, end).

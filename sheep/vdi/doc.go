@@ -9,6 +9,11 @@
 // cannot undo what others have done, and a write to the map releases the data
 // objects that it no longer refers to.
 //
+// A Disk is a VDI as a block device, for all front doors that are not QEMU: it
+// reads the map, makes objects and gives them up, and follows the head of its name
+// when a snapshot is taken. Its requests go through the Guard, of this node or at
+// the other end of a connection.
+//
 // Operations are what needs the whole cluster to stand still: they run as plans
 // of the cluster log. Each step may be repeated, so that another node can finish
 // what a dead one began.
