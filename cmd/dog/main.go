@@ -22,6 +22,7 @@ import (
 
 	"sheepdog/cmd/dog/internal/command"
 	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/nbd/attach"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 )
@@ -44,6 +45,8 @@ func main() {
 		Getenv:      os.Getenv,
 		Location:    time.Local,
 		Dial:        dial,
+		Host:        attach.Host{Load: loadNBD},
+		Background:  background,
 	}))
 }
 

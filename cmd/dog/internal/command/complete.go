@@ -33,6 +33,12 @@ func (s *session) complete(leaf *cobra.Command, args []string, _ string) ([]stri
 	if s.cmd.local {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
+	if s.cmd.guess != nil && len(args) == 0 {
+		s.app.env.Stderr = io.Discard // a prompt is no place for complaints
+		ctx, cancel := context.WithTimeout(leaf.Context(), completeTime)
+		defer cancel()
+		return s.cmd.guess(ctx, s), cobra.ShellCompDirectiveNoFileComp
+	}
 	if !s.group.names || len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -34,7 +34,9 @@ type options struct {
 
 	prealloc, noShare, hyper, exclusive, delete, writeback, force, exist, reduce bool
 	all, progress, watch, local, sweep                                           bool
-	lock, strict, fixedVNodes, recycle, avoidDiskFull, diff, multithread         bool
+	nbd                                                                          nbdSettings
+
+	lock, strict, fixedVNodes, recycle, avoidDiskFull, diff, multithread bool
 }
 
 // An option is one option of one group of commands.

@@ -31,6 +31,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/nbd/attach"
 )
 
 // The exit statuses of dog.
@@ -65,6 +66,12 @@ type Env struct {
 	Pause func(context.Context, time.Duration) error
 
 	Dial remote.Dialer
+
+	Host attach.Host // whose kernel gets block devices
+
+	// Background starts dog again, as a process that outlives this one, and
+	// returns when that has printed its first line; nil cannot.
+	Background func(ctx context.Context, args []string) error
 }
 
 // Run runs dog and returns its exit status.

@@ -24,7 +24,8 @@ type command struct {
 	max     int    // largest number of arguments, or -1
 	local   bool   // arguments are local files
 	run     func(context.Context, *session) error
-	words   []word // alternatives of a third word; then run is theirs
+	guess   func(context.Context, *session) []string // completes the first argument where it is no VDI
+	words   []word                                   // alternatives of a third word; then run is theirs
 }
 
 // A word is the third word.
@@ -46,6 +47,7 @@ func groups() []group {
 		{name: "vm", about: "virtual machines", options: vdiOptions(), commands: vmCommands()},
 		{name: "node", about: "daemons", options: nodeOptions(), commands: nodeCommands()},
 		{name: "cluster", about: "the cluster", options: clusterOptions(), commands: clusterCommands()},
+		{name: "nbd", about: "disks as block devices of this machine", options: nbdOptions(), commands: nbdCommands()},
 	}
 }
 
@@ -132,6 +134,16 @@ func clusterCommands() []command {
 		{name: "reweight", about: "adapt the vnodes to the sizes of the disks", options: "aphT", run: notSupported},
 		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphTf", sweep: true, nodes: true, run: clusterCheck},
 		{name: "alter-copy", about: "change the default redundancy", options: "aphTcf", run: notSupported},
+	}
+}
+
+func nbdCommands() []command {
+	return []command{
+		{name: "list", about: "list what a sheep exports and what is attached here", options: "nrhT", json: true, run: nbdList},
+		{name: "attach", about: "make an exported disk a block device of this machine", options: "nctdbRMFlfhT", args: "<export> [/dev/nbdN]", needs: 1, max: 2, run: nbdAttach, guess: guessExport},
+		{name: "detach", about: "end a block device", options: "nfhT", args: "<export> | /dev/nbdN", needs: 1, max: 1, run: nbdDetach, guess: guessDevice},
+		{name: "resize", about: "let a block device have the size that its disk has now", options: "nhT", args: "<export> | /dev/nbdN", needs: 1, max: 1, run: nbdResize, guess: guessDevice},
+		{name: "monitor", about: "replace the connections of a block device that die (attach starts it)", options: "nclhT", args: "<export> | /dev/nbdN", needs: 1, max: 1, run: nbdMonitor, guess: guessDevice},
 	}
 }
 
