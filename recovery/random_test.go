@@ -101,6 +101,9 @@ func work(t *testing.T, l *life, h *history, rng *rand.Rand, mine []int, stop <-
 			p := make([]byte, slotSize)
 			err := l.fan.Read(l.ctx, reference(i), p, uint32(k*slotSize))
 			v, whole := version(p)
+			if l.ctx.Err() != nil {
+				return
+			}
 			h.change(i, k, func(s *slot) {
 				if err != nil || !whole || v < s.acked || v > s.top {
 					t.Errorf("object %d, slot %d: read version %d (whole %t), %v; want %d to %d", i, k, v, whole, err, s.acked, s.top)
@@ -112,7 +115,11 @@ func work(t *testing.T, l *life, h *history, rng *rand.Rand, mine []int, stop <-
 		var v uint64
 		h.change(i, k, func(s *slot) { s.top++; v = s.top })
 		w.Data = content(v)
-		if err := l.fan.Write(l.ctx, reference(i), w); err != nil {
+		err := l.fan.Write(l.ctx, reference(i), w)
+		if l.ctx.Err() != nil {
+			return // it may have been written
+		}
+		if err != nil {
 			t.Errorf("write object %d, slot %d: %v", i, k, err)
 			return
 		}
@@ -225,11 +232,7 @@ func live(t *testing.T, rng *rand.Rand) {
 	gateway := w.machines[5].life
 	watchdog := time.AfterFunc(time.Hour, func() { panic("the requests do not end") })
 	h := &history{}
-	for i := range objects {
-		if err := gateway.fan.Write(gateway.ctx, reference(i), &sheep.Write{Create: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	createAll(t, w)
 	stop := make(chan struct{})
 	var workers sync.WaitGroup
 	for k := range 4 {
@@ -250,9 +253,7 @@ func live(t *testing.T, rng *rand.Rand) {
 	close(stop)
 	workers.Wait()
 	flush(t, gateway, h)
-	for !settled(w) {
-		time.Sleep(100 * time.Millisecond)
-	}
+	settle(w)
 	verify(t, w, h)
 	watchdog.Stop()
 	for _, m := range w.machines {
@@ -260,9 +261,74 @@ func live(t *testing.T, rng *rand.Rand) {
 	}
 }
 
-// settled reports whether all nodes are complete.
-func settled(w *world) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.allComplete()
+// settle returns when all nodes are complete.
+func settle(w *world) {
+	for {
+		w.mu.Lock()
+		done := w.allComplete()
+		w.mu.Unlock()
+		if done {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// TestCopiesAreEqualWhenTheirWriterHasDied kills the gateway in the middle of
+// its writes, and sometimes a storage node with it. What has reached some
+// copies only is at all or none afterwards.
+func TestCopiesAreEqualWhenTheirWriterHasDied(t *testing.T) {
+	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("SHEEP_TEST_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Logf("SHEEP_TEST_SEED=%d", seed)
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		w := newWorld(t, rand.New(rand.NewPCG(rng.Uint64(), 5)), 5)
+		h := &history{}
+		createAll(t, w)
+		for range 20 {
+			m := w.machines[5]
+			var workers sync.WaitGroup
+			for k := range 4 {
+				rng := rand.New(rand.NewPCG(rng.Uint64(), 6))
+				workers.Go(func() { work(t, m.life, h, rng, []int{k, k + 4, k + 8}, nil) })
+			}
+			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+			dead := []*machine{m}
+			if rng.IntN(2) == 0 {
+				dead = append(dead, w.machines[rng.IntN(5)])
+			}
+			for _, m := range dead {
+				w.stop(m, false)
+			}
+			workers.Wait()
+			h.flushed(h.copy(), true)
+			for _, m := range dead {
+				w.begin()
+				w.start(m, false)
+				w.begin()
+			}
+			settle(w)
+			verify(t, w, h)
+			if t.Failed() {
+				break
+			}
+		}
+		for _, m := range w.machines {
+			w.stop(m, true)
+		}
+	})
+}
+
+// createAll creates the objects.
+func createAll(t *testing.T, w *world) {
+	t.Helper()
+	l := w.machines[len(w.machines)-1].life
+	for i := range objects {
+		if err := l.fan.Write(l.ctx, reference(i), &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

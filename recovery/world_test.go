@@ -40,6 +40,7 @@ type world struct {
 	index    uint64
 	epoch    sheep.Epoch
 	healed   sheep.Epoch
+	disabled bool // recovery in the background is switched off
 	machines []*machine
 	members  []cluster.Member // of the epoch, though some may have died
 	complete map[sheep.Incarnation]sheep.Epoch
@@ -98,7 +99,7 @@ func newWorld(t *testing.T, rng *rand.Rand, n int) *world {
 // start begins a life on the machine. It is a member from the next epoch on.
 func (w *world) start(m *machine, format bool) {
 	w.t.Helper()
-	st, err := store.Open("", store.Config{SegmentSize: 256 << 10, Segments: 3, Reserve: 1, FS: m.disk})
+	st, err := store.Open("", store.Config{SegmentSize: 256 << 10, Segments: 3, Reserve: 1 << 10, FS: m.disk})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func (w *world) begin() {
 // tell sends the view to all. The caller holds w.mu.
 func (w *world) tell() {
 	v := cluster.View{Index: w.index, Status: cluster.OK, Epoch: w.epoch, EpochTime: time.Unix(int64(w.epoch), 0),
-		HealedEpoch: w.healed, Joined: true, Settings: cluster.Settings{Ctime: 1, Copies: 3, BlockShift: disk.BlockShift}}
+		HealedEpoch: w.healed, RecoveryDisabled: w.disabled, Joined: true, Settings: cluster.Settings{Ctime: 1, Copies: 3, BlockShift: disk.BlockShift}}
 	for _, m := range w.members {
 		m.Complete = w.complete[m.Incarnation]
 		v.Nodes = append(v.Nodes, m.Node)
@@ -280,12 +281,16 @@ func (w *world) allComplete() bool {
 // wires are the connections of one node to the others.
 type wires struct{ from *life }
 
-// to returns the life that is meant, if it lives and is reached.
+// to returns the life that is meant, if it lives and is reached. Of what a node
+// has sent before it died some arrives and some does not.
 func (n wires) to(p client.Peer) (*life, error) {
 	n.from.w.pause(3)
 	w := n.from.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if n.from.ctx.Err() != nil && w.rng.IntN(2) == 0 {
+		return nil, sheep.ErrNetwork
+	}
 	for _, m := range w.machines {
 		if m.node.Addr == p.Node.Addr && m.life != nil && m.life.inc == p.Incarnation {
 			return m.life, nil

@@ -1,0 +1,116 @@
+package recovery_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/replica"
+)
+
+// inWorld runs fn with a cluster of five storage nodes that hold the objects.
+func inWorld(t *testing.T, fn func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, rand.New(rand.NewPCG(1, 1)), 5)
+		createAll(t, w)
+		fn(t, w)
+		for _, m := range w.machines {
+			if m.life != nil {
+				w.stop(m, true)
+			}
+		}
+	})
+}
+
+// holders returns the machines that hold the object of ref in the present epoch.
+func (w *world) holders(ref sheep.Ref) []*machine {
+	v := w.machines[5].life.View()
+	var all []*machine
+	for _, i := range v.Ring.Place(ref.ID, 3) {
+		all = append(all, w.machines[slices.IndexFunc(w.machines, func(m *machine) bool { return m.node.Addr == v.Nodes[i].Addr })])
+	}
+	return all
+}
+
+func TestANodeThatDoesNotHoldAnObjectSaysSo(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.disabled = true
+		w.begin()
+		time.Sleep(time.Second)
+		ref, holders := reference(0), w.holders(reference(0))
+		ref.Epoch = w.epoch
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		for _, m := range w.machines[:5] {
+			var want error
+			if !slices.Contains(holders, m) {
+				want = replica.ErrNotHolder
+			}
+			if err := m.life.replica.Read(ctx, ref, make([]byte, 8), 0); !errors.Is(err, want) {
+				t.Errorf("read from %v: got %v, want %v", m.node, err, want)
+			}
+		}
+	})
+}
+
+func TestACopyThatHadNoRoomForAWriteIsNotReadUntilItIsEqual(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ref, full, gateway := reference(0), w.holders(reference(0))[1], w.machines[5].life
+		full.disk.SetFree(0)
+		again := &sheep.Write{Data: content(7), Create: true}
+		if err := gateway.fan.Write(gateway.ctx, ref, again); !errors.Is(err, sheep.ErrNoSpace) {
+			t.Fatalf("got %v, want %v", err, sheep.ErrNoSpace)
+		}
+		ref.Epoch = w.epoch
+		p := make([]byte, slotSize)
+		if err := full.life.replica.Read(t.Context(), ref, p, 0); !errors.Is(err, sheep.ErrNoSpace) {
+			t.Errorf("read of the copy that lacks the write: got %v, want %v", err, sheep.ErrNoSpace)
+		}
+		if err := gateway.fan.Read(t.Context(), ref, p, 0); err != nil || p[0] != 7 {
+			t.Errorf("read: %d, %v; want it from another copy", p[0], err)
+		}
+		full.disk.SetFree(1 << 40)
+		if err := full.life.replica.Read(t.Context(), ref, p, 0); err != nil || p[0] != 7 {
+			t.Errorf("read when there is room: %d, %v", p[0], err)
+		}
+	})
+}
+
+// TestASurplusCopyThatWasRemovedIsNoProofOfAbsence: a node held an object for
+// an epoch, removed it as surplus and started again. That it has none says
+// nothing about any epoch.
+func TestASurplusCopyThatWasRemovedIsNoProofOfAbsence(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ref, before := reference(0), w.holders(reference(0))
+		settle(w)
+		w.stop(before[0], true)
+		w.begin()
+		time.Sleep(time.Second)
+		settle(w)
+		guest := w.holders(ref)[slices.IndexFunc(w.holders(ref), func(m *machine) bool { return !slices.Contains(before, m) })]
+		if !guest.life.store.Has(ref.ID) {
+			t.Fatal("the node that holds it meanwhile has not fetched it")
+		}
+		w.start(before[0], false)
+		w.begin()
+		settle(w)
+		time.Sleep(time.Second)
+		if guest.life.store.Has(ref.ID) {
+			t.Fatal("the surplus copy has not been removed")
+		}
+		w.stop(guest, true)
+		w.begin()
+		w.disabled = true
+		w.start(guest, false)
+		w.begin()
+		time.Sleep(time.Second)
+		if s := guest.life.rec.State(ref.ID); s.Exists || s.Trusted || s.Current != 0 {
+			t.Errorf("got %+v, want nothing claimed", s)
+		}
+	})
+}
