@@ -216,6 +216,9 @@ func TestSnapshotsOfABusyDisk(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	if leaks := w.leaks(); len(leaks) > 0 {
+		t.Errorf("leaked: %v", leaks)
+	}
 
 	for i := range snapshots {
 		s, err := vdi.OpenDisk(t.Context(), h, "test", fmt.Sprint("s", i), 0, vdi.DiskConfig{})

@@ -199,10 +199,24 @@ func (d *Disk) create(ctx context.Context, h *head, s piece, op *diskOp) (done b
 		return false, err
 	}
 	if err := h.slots.enter(ctx, h, s.index); err != nil {
+		if errors.Is(err, sheep.ErrReadOnly) || errors.Is(err, sheep.ErrNoVDI) {
+			h.unmake(ctx, s.index, op)
+		}
 		return false, err
 	}
 	if after, ok := h.version(); kept && ok && after == before {
 		h.cache.prove(before)
 	}
 	return true, nil
+}
+
+// unmake removes the head's own object at index, which was made when it was too
+// late to enter it into the map: the head had become a snapshot, or was deleted. If
+// that fails the object leaks. A map that has the object after all, because an
+// answer was lost, keeps it.
+func (h *head) unmake(ctx context.Context, index uint32, op *diskOp) {
+	err := h.host.Read(ctx, h.ref(), op.slot[:], slotOffset(index))
+	if err == nil && ownerAt(op.slot[:], 0) != h.vdi.ID {
+		_ = h.host.Remove(ctx, Ref(h.vdi, h.object(index)))
+	}
 }
