@@ -21,10 +21,10 @@ import (
 	"golang.org/x/term"
 
 	"sheepdog/cmd/dog/internal/command"
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/nbd/attach"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
+	"sheepdog/sheep/remote"
 )
 
 func main() {

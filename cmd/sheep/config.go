@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"time"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 	"sheepdog/sheep"
 )
 

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 )
 
 // started is what a daemon tells its parent when it is ready. Everything else

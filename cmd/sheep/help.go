@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 	"sheepdog/sheep"
 )
 

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"syscall"
 
+	"sheepdog/cmd/internal/logging"
 	"sheepdog/cmd/sheep/internal/getopt"
-	"sheepdog/cmd/sheep/internal/logging"
 	"sheepdog/sheep"
 )
 

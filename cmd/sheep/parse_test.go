@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 	"sheepdog/nbd"
 	"sheepdog/sheep"
 )

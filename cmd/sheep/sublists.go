@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 )
 
 // items splits the argument of an option at its commas and calls set for each

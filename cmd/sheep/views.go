@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 	"sheepdog/recovery"
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"

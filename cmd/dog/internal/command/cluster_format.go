@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // defaultCopies is the redundancy of a cluster that was given none.

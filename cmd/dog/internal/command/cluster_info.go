@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // A clusterReport is the JSON form of cluster info.

@@ -9,9 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 	"sheepdog/sheep/vdi"
 )
 

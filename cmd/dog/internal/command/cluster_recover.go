@@ -3,8 +3,8 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // clusterRecoverForce makes the cluster run without the members that are

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"slices"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // errInUse says that a client has begun to use an object that had been leaked.

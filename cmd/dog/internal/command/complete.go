@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sheepdog/cmd/dog/internal/remote"
+	"sheepdog/sheep/remote"
 )
 
 // completeTime bounds how long a user waits for names after pressing a key.

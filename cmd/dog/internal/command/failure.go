@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
+	"sheepdog/sheep/remote"
 )
 
 // A failure ends a run: with an exit status, lines on standard error, and

@@ -3,10 +3,10 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // How objects are made: so many at once, and so many before the map is written.

@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"sheepdog/cmd/dog/internal/fakesheep"
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // lock locks a VDI through the node on the given port.

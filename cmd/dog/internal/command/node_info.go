@@ -4,8 +4,8 @@ import (
 	"context"
 	"slices"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
+	"sheepdog/sheep/remote"
 )
 
 // A spaceRow is how full a node is; its JSON form is fixed.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"strconv"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // nodeKill stops a daemon.

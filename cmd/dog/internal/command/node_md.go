@@ -3,8 +3,8 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
+	"sheepdog/sheep/remote"
 )
 
 // A diskRow is one disk of a node; its JSON form is fixed.

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // A recoveryRow is a node in recovery; its JSON form is fixed.

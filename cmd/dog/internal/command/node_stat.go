@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // A statReport is the JSON form of node stat.

@@ -4,8 +4,8 @@ import (
 	"strconv"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
+	"sheepdog/sheep/remote"
 )
 
 // The options of a run, parsed.

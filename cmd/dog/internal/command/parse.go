@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
+	"sheepdog/sheep/remote"
 )
 
 // checkAddress refuses what is no address. Names are resolved when they are used.

@@ -30,8 +30,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/nbd/attach"
+	"sheepdog/sheep/remote"
 )
 
 // The exit statuses of dog.

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // Where the daemon is, unless options or the environment say otherwise.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"io"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // vdiSetattr sets or deletes an attribute.

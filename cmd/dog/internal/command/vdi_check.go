@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"slices"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep"
 	"sheepdog/sheep/placement"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // vdiCheck compares the copies of a VDI's objects and repairs them.

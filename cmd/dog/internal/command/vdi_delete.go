@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // defaultBatch is how many objects are released at a time.

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 	"sheepdog/sheep/vdi"
 )
 

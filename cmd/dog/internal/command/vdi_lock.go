@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // A lockRow is one lock of a listing; its JSON form is fixed.

@@ -7,10 +7,10 @@ import (
 	"slices"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/placement"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // objectIndexes is how many data objects a VDI may have, plain or hyper.

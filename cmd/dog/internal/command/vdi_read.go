@@ -4,10 +4,10 @@ import (
 	"context"
 	"sync"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // How data is transferred: so many requests at once, of so many bytes at most.

@@ -3,8 +3,8 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // vdiRollback replaces the working VDI by a clone of a snapshot.

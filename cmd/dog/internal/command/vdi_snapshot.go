@@ -3,9 +3,9 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // Where the tag lies in an inode.

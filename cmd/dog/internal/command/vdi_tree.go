@@ -4,9 +4,9 @@ import (
 	"context"
 	"strings"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // A family is VDIs and which came from which. A clone starts a family of its

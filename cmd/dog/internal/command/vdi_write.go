@@ -8,9 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 	"sheepdog/sheep/vdi"
 )
 

@@ -3,10 +3,10 @@ package command
 import (
 	"context"
 
-	"sheepdog/cmd/dog/internal/remote"
-	"sheepdog/cmd/dog/internal/size"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // A vmRow is one virtual machine's disk; its JSON form is fixed.

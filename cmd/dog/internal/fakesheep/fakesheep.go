@@ -20,11 +20,11 @@ import (
 	"syscall"
 	"time"
 
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 	"sheepdog/sheep/placement"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // FirstPort is the port of the first node.

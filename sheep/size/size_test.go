@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"sheepdog/cmd/dog/internal/size"
+	"sheepdog/sheep/size"
 )
 
 func TestParse(t *testing.T) {

@@ -1,4 +1,4 @@
-package remote_test
+package fakesheep_test
 
 import (
 	"encoding/binary"
@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"sheepdog/cmd/dog/internal/fakesheep"
-	"sheepdog/cmd/dog/internal/remote"
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/remote"
 )
 
 // connect returns the cluster that c plays.

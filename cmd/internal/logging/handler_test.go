@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"sheepdog/cmd/sheep/internal/logging"
+	"sheepdog/cmd/internal/logging"
 )
 
 // moment is when the records of the tests are made.

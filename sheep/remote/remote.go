@@ -1,5 +1,5 @@
-// Package remote is what dog knows of a cluster: the requests of the client
-// protocol that administration needs, as calls with Go's types.
+// Package remote is what dog and sheepfs know of a cluster: the requests of the
+// client protocol that administration needs, as calls with Go's types.
 //
 // A Cluster is entered through one daemon, but some requests (is an object
 // there, what is its hash, how full is the disk) go to single nodes; it dials
