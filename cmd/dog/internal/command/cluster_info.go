@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
@@ -46,14 +47,13 @@ func clusterInfo(ctx context.Context, s *session) error {
 	if !s.opts.raw {
 		s.print("Cluster status: ")
 	}
-	s.print("%s\n", statusText(newest, state))
+	s.print("%s\n", listing.Status(newest, state))
 	s.printSettings(newest, state)
 	if newest.Ctime == 0 {
 		return nil
 	}
 	if !s.opts.raw {
-		s.print("Cluster created at %s\n\n", s.time(newest.Ctime).Format("Mon Jan _2 15:04:05 2006"))
-		s.print("Epoch Time           Version [Host:Port:V-Nodes,,,]\n")
+		s.print("%s\n%s", listing.Created(newest, s.app.env.Location), listing.Epochs)
 	}
 	for i, e := range epochs {
 		var before *proto.EpochRecord
@@ -63,17 +63,6 @@ func clusterInfo(ctx context.Context, s *session) error {
 		s.printEpoch(e, before)
 	}
 	return nil
-}
-
-// statusText returns the state of the cluster in words.
-func statusText(newest proto.EpochRecord, state error) string {
-	switch {
-	case state != nil:
-		return remote.Text(state)
-	case newest.RecoveryDisabled:
-		return "running, auto-recovery disabled"
-	}
-	return "running, auto-recovery enabled"
 }
 
 // printSettings prints what the cluster was formatted with, if that is wanted,
@@ -119,9 +108,7 @@ func (s *session) printEpoch(e proto.EpochRecord, before *proto.EpochRecord) {
 	var words []string
 	switch {
 	case !s.opts.diff:
-		for _, n := range e.Nodes {
-			words = append(words, fmt.Sprintf("%v:%d", n, n.VNodes))
-		}
+		words = listing.EpochNodes(e)
 	case before == nil && e.Epoch == 1:
 		words = []string{"formated"}
 	case before != nil:
@@ -131,7 +118,7 @@ func (s *session) printEpoch(e proto.EpochRecord, before *proto.EpochRecord) {
 		s.print("%d %d [%s]\n", e.Time.Unix(), e.Epoch, strings.Join(words, ", "))
 		return
 	}
-	s.print("%s %6d [%s]\n", e.Time.In(s.app.env.Location).Format("2006-01-02 15:04:05"), e.Epoch, strings.Join(words, ", "))
+	s.print("%s", listing.Epoch(e, words, s.app.env.Location))
 }
 
 // changes returns which nodes came and went.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/remote"
 )
 
@@ -20,10 +21,14 @@ type spaceRow struct {
 	err error
 }
 
+func (r spaceRow) space() listing.Space {
+	return listing.Space{Size: r.Size, Used: r.Used, Free: r.Free}
+}
+
 // nodeInfo shows how full the nodes are.
 func nodeInfo(ctx context.Context, s *session) error {
 	if !s.opts.raw && !s.opts.json {
-		s.print("Id\tSize\tUsed\tAvail\tUse%%\n")
+		s.print("%s", listing.Spaces)
 	}
 	var rows []spaceRow
 	var total spaceRow
@@ -66,16 +71,15 @@ type spaceReport struct {
 func (s *session) printSpace(rows []spaceRow, total spaceRow, virtual uint64) {
 	if s.opts.raw {
 		for _, r := range rows {
-			s.print("%d %d %d %d %d%%\n", r.ID, r.Size, r.Used, r.Free, percent(r.Used, r.Size))
+			s.print("%d %d %d %d %d%%\n", r.ID, r.Size, r.Used, r.Free, listing.Percent(r.Used, r.Size))
 		}
-		s.print("Total %d %d %d %d%% %d\n", total.Size, total.Used, total.Free, percent(total.Used, total.Size), virtual)
+		s.print("Total %d %d %d %d%% %d\n", total.Size, total.Used, total.Free, listing.Percent(total.Used, total.Size), virtual)
 		return
 	}
 	for _, r := range rows {
-		s.print("%2d\t%s\t%s\t%s\t%3d%%\n", r.ID, s.size(r.Size), s.size(r.Used), s.size(r.Free), percent(r.Used, r.Size))
+		s.print("%s", listing.NodeSpace(r.ID, r.space()))
 	}
-	s.print("Total\t%s\t%s\t%s\t%3d%%\n\nTotal virtual image size\t%s\n",
-		s.size(total.Size), s.size(total.Used), s.size(total.Free), percent(total.Used, total.Size), s.size(virtual))
+	s.print("%s", listing.TotalSpace(total.space(), virtual))
 }
 
 // virtualSize returns the sum of the sizes of the working VDIs.
@@ -94,14 +98,6 @@ func (s *session) virtualSize(ctx context.Context) uint64 {
 		}
 	}
 	return sum
-}
-
-// percent returns which part of size is used, rounded down.
-func percent(used, size uint64) int {
-	if size == 0 {
-		return 0
-	}
-	return int(float64(used) / float64(size) * 100)
 }
 
 // queryWidth is how many nodes are asked at once.

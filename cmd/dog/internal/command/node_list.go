@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 )
 
 // A nodeRow is one node of a listing; its JSON form is fixed.
@@ -21,13 +22,13 @@ func nodeList(_ context.Context, s *session) error {
 		return s.writeJSON(s.nodeRows())
 	}
 	if !s.opts.raw {
-		s.print("  Id   Host:Port         V-Nodes       Zone\n")
+		s.print("%s", listing.Nodes)
 	}
 	for i, n := range s.nodes.Nodes {
 		if s.opts.raw {
 			s.print("%d %v %d %d\n", i, n, n.VNodes, uint32(n.Zone))
 		} else {
-			s.print("%4d   %-20v\t%2d%11d\n", i, n, n.VNodes, uint32(n.Zone))
+			s.print("%s", listing.Node(i, n))
 		}
 	}
 	return nil

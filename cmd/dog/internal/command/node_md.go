@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
+	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
 
@@ -20,7 +22,7 @@ type diskRow struct {
 // nodeMDInfo shows the disks of one node or of all.
 func nodeMDInfo(ctx context.Context, s *session) error {
 	if !s.opts.raw && !s.opts.json {
-		s.print("Id\tSize\tUsed\tAvail\tUse%%\tPath\n")
+		s.print("%s", listing.Disks)
 	}
 	rows := []diskRow{}
 	nodes := s.nodes.Nodes
@@ -55,9 +57,9 @@ func (s *session) printDisk(d diskRow) {
 	switch {
 	case s.opts.json:
 	case s.opts.raw:
-		s.print("%s %d %d %d %d %d%% %s\n", d.Node, d.ID, d.Size, d.Used, d.Free, percent(d.Used, d.Size), d.Path)
+		s.print("%s %d %d %d %d %d%% %s\n", d.Node, d.ID, d.Size, d.Used, d.Free, listing.Percent(d.Used, d.Size), d.Path)
 	default:
-		s.print("%2d\t%s\t%s\t%s\t%3d%%\t%s\n", d.ID, s.size(d.Size), s.size(d.Used), s.size(d.Free), percent(d.Used, d.Size), d.Path)
+		s.print("%s", listing.Disk(proto.Disk{Index: d.ID, Used: d.Used, Free: d.Free, Path: d.Path}))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
@@ -28,7 +29,7 @@ func nodeRecoveryInfo(ctx context.Context, s *session) error {
 		return s.followRecovery(ctx)
 	}
 	if !s.opts.raw && !s.opts.json {
-		s.print("Nodes In Recovery:\n  Id   Host:Port         V-Nodes       Zone       Progress\n")
+		s.print("%s", listing.Recoveries)
 	}
 	rows := []recoveryRow{}
 	status := ExitSuccess
@@ -66,11 +67,7 @@ func (s *session) printRecovery(r recoveryRow) {
 	case s.opts.raw:
 		s.print("%d %v %d %d %d %d\n", r.ID, n, r.VNodes, r.Zone, r.Finished, r.Total)
 	default:
-		share := 0.0
-		if r.Total > 0 {
-			share = float64(r.Finished) / float64(r.Total) * 100
-		}
-		s.print("%4d   %-20v%5d%11d%11.1f%%\n", r.ID, n, r.VNodes, r.Zone, share)
+		s.print("%s", listing.Recovery(r.ID, n, proto.RecoveryState{Finished: r.Finished, Total: r.Total}))
 	}
 }
 

@@ -4,39 +4,9 @@ import (
 	"context"
 	"time"
 
-	"sheepdog/sheep/proto"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/remote"
 )
-
-// A statReport is the JSON form of node stat.
-type statReport struct {
-	Client statRow `json:"client"`
-	Peer   statRow `json:"peer"`
-}
-
-type statRow struct {
-	Active       uint64 `json:"active"`
-	Total        uint64 `json:"total"`
-	Writes       uint64 `json:"writes"`
-	Reads        uint64 `json:"reads"`
-	Removes      uint64 `json:"removes"`
-	Flushes      uint64 `json:"flushes"`
-	BytesWritten uint64 `json:"bytes_written"`
-	BytesRead    uint64 `json:"bytes_read"`
-}
-
-func statOf(st proto.Stat) statReport {
-	return statReport{
-		Client: statRow{
-			Active: st.GatewayActive, Total: st.GatewayTotal, Writes: st.GatewayWrites, Reads: st.GatewayReads,
-			Removes: st.GatewayRemoves, Flushes: st.GatewayFlushes, BytesWritten: st.GatewayRx, BytesRead: st.GatewayTx,
-		},
-		Peer: statRow{
-			Active: st.PeerActive, Total: st.PeerTotal, Writes: st.PeerWrites, Reads: st.PeerReads,
-			Removes: st.PeerRemoves, BytesWritten: st.PeerRx, BytesRead: st.PeerTx,
-		},
-	}
-}
 
 // nodeStat shows what the node has done, or every second what it is doing.
 func nodeStat(ctx context.Context, s *session) error {
@@ -44,13 +14,13 @@ func nodeStat(ctx context.Context, s *session) error {
 	if err != nil {
 		return statFailed(err)
 	}
-	now := statOf(st)
+	now := listing.NewStats(st)
 	if s.opts.json {
 		return s.writeJSON(now)
 	}
 	if !s.opts.watch {
 		if !s.opts.raw {
-			s.print("Request\tActive\tTotal\tWrite\tRead\tRemove\tFlush\tAll WR\tAll RD\n")
+			s.print("%s", listing.StatHead)
 		}
 		s.printStat("Client", now.Client, nil)
 		s.printStat("Peer", now.Peer, nil)
@@ -64,7 +34,7 @@ func nodeStat(ctx context.Context, s *session) error {
 			return statFailed(err)
 		}
 		before := now
-		now = statOf(st)
+		now = listing.NewStats(st)
 		if !s.opts.raw {
 			s.print("Request\tActive\tTotal\tWrite\tRead\tRemove\tFlush\tAll WR\tAll RD\tWRBW\tRDBW\tRPS\n")
 		}
@@ -84,7 +54,7 @@ func statFailed(err error) error {
 }
 
 // printStat prints one row, and with before the change since then.
-func (s *session) printStat(name string, r statRow, before *statRow) {
+func (s *session) printStat(name string, r listing.Stat, before *listing.Stat) {
 	if !s.opts.raw {
 		s.print("%s\t", name)
 	}

@@ -5,16 +5,15 @@ import (
 	"strings"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
 
-const vdiListHeader = "  Name        Id    Size    Used  Shared    Creation time   VDI id  Copies  Tag   Block Size Shift\n"
-
 // vdiList lists VDIs.
 func vdiList(ctx context.Context, s *session) error {
 	if !s.opts.raw && !s.opts.json {
-		s.print(vdiListHeader)
+		s.print("%s", listing.VDIs)
 	}
 	if s.opts.hasOID && s.opts.oid.Kind() != sheep.KindData {
 		return quiet(ExitFailure)
@@ -26,7 +25,7 @@ func vdiList(ctx context.Context, s *session) error {
 	if err != nil {
 		return s.listFailed(err)
 	}
-	rows := []vdiRow{}
+	rows := []listing.VDI{}
 	for v := range vdis {
 		if v.Err != nil {
 			s.warn("Failed to read object %v %s", sheep.InodeObject(v.VDI), remote.Text(v.Err))
@@ -36,7 +35,7 @@ func vdiList(ctx context.Context, s *session) error {
 		if name != "" && v.Header.Name != name || s.opts.hasOID && !owns(v.Objects, s.opts.oid) {
 			continue
 		}
-		row := s.vdiRow(v)
+		row := listing.NewVDI(v)
 		if s.opts.json {
 			rows = append(rows, row)
 			continue
@@ -71,70 +70,17 @@ func owns(objects []proto.BTreeEntry, id sheep.ObjectID) bool {
 	return false
 }
 
-// A vdiRow is one VDI of a listing; its JSON form is fixed.
-type vdiRow struct {
-	Name       string `json:"name"`
-	SnapshotID uint32 `json:"snapshot_id"` // 0 of the working VDI
-	Tag        string `json:"tag"`
-	Kind       string `json:"kind"` // working, clone or snapshot
-	Size       uint64 `json:"size"`
-	Used       uint64 `json:"used"`
-	Shared     uint64 `json:"shared"`
-	Created    int64  `json:"created"` // seconds since 1970
-	ID         string `json:"vdi_id"`  // hexadecimal
-	Parent     string `json:"parent_vdi_id"`
-	Redundancy string `json:"redundancy"`
-	Shift      uint8  `json:"block_size_shift"`
-	Hyper      bool   `json:"hyper"`
-
-	created uint64 // wire time
-}
-
-func (s *session) vdiRow(v remote.Listed) vdiRow {
-	h := v.Header
-	row := vdiRow{
-		Name: h.Name, Tag: h.Tag, Kind: "working", Size: h.Size,
-		Created: s.time(h.CreateTime).Unix(), created: h.CreateTime,
-		ID: v.VDI.String(), Parent: h.Parent.String(),
-		Redundancy: redundancy(h), Shift: h.BlockShift, Hyper: h.Hyper(),
-	}
-	for _, o := range v.Objects {
-		if o.VDI == v.VDI {
-			row.Used += 1 << h.BlockShift
-		} else {
-			row.Shared += 1 << h.BlockShift
-		}
-	}
-	switch {
-	case h.Snapshot():
-		row.Kind, row.SnapshotID = "snapshot", h.SnapID
-	case h.SnapID == 1 && h.Parent != 0:
-		row.Kind = "clone"
-	}
-	return row
-}
-
-// redundancy returns the redundancy of a VDI as listings show it.
-func redundancy(h *proto.InodeHeader) string {
-	if p, err := h.Policy(); err == nil {
-		return p.String()
-	}
-	return "?"
-}
-
-func (s *session) printVDI(r vdiRow) {
-	flag := map[string]string{"snapshot": "s", "clone": "c", "working": " "}[r.Kind]
-	if s.opts.raw {
-		if r.Kind == "working" {
-			flag = "="
-		}
-		s.print("%s %s %d %d %d %d %d %s %s %s %d\n", flag, escape(r.Name), r.SnapshotID,
-			r.Size, r.Used, r.Shared, r.Created, r.ID, r.Redundancy, r.Tag, r.Shift)
+func (s *session) printVDI(v listing.VDI) {
+	if !s.opts.raw {
+		s.print("%s", v.Line(s.app.env.Location))
 		return
 	}
-	s.print("%s %-8s %5d %7s %7s %7s %s  %7s %6s %13s %3d\n", flag, r.Name, r.SnapshotID,
-		s.size(r.Size), s.size(r.Used), s.size(r.Shared),
-		s.time(r.created).Format("2006-01-02 15:04"), r.ID, r.Redundancy, r.Tag, r.Shift)
+	flag := v.Flag()
+	if flag == " " {
+		flag = "="
+	}
+	s.print("%s %s %d %d %d %d %d %s %s %s %d\n", flag, escape(v.Name), v.SnapshotID,
+		v.Size, v.Used, v.Shared, v.Created, v.ID, v.Redundancy, v.Tag, v.Shift)
 }
 
 // escape puts a backslash before each white-space character and backslash.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
@@ -95,11 +96,11 @@ func (s *session) locks(ctx context.Context) ([]lockRow, error) {
 			s.warn("Failed to read object %v %s", sheep.InodeObject(state.VDI), remote.Text(err))
 			continue
 		}
-		v := s.vdiRow(remote.Listed{VDI: state.VDI, Header: h})
+		v := listing.NewVDI(remote.Listed{VDI: state.VDI, Header: h})
 		row := lockRow{
 			Name: h.Name, SnapshotID: v.SnapshotID, Tag: h.Tag, ID: v.ID,
 			Shared: state.Lock.State == sheep.Shared, Owners: []string{}, text: ownerText(state.Lock),
-			flag: map[string]string{"snapshot": "s", "clone": "c", "working": " "}[v.Kind],
+			flag: v.Flag(),
 		}
 		for _, n := range holders(state.Lock) {
 			row.Owners = append(row.Owners, n.String())

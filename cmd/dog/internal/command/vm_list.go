@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 	"sheepdog/sheep/size"
@@ -51,7 +52,7 @@ func vmList(ctx context.Context, s *session) error {
 		if v.Header.Snapshot() || s.arg(0) != "" && v.Header.Name != s.arg(0) {
 			continue
 		}
-		row := s.vdiRow(v)
+		row := listing.NewVDI(v)
 		vm := vmRow{Name: row.Name, Size: row.Size, Allocated: row.Used, Shared: row.Shared, Nodes: []string{}}
 		for _, n := range running[v.VDI] {
 			vm.Running = true
