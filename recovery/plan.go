@@ -18,6 +18,7 @@ type verdict struct {
 	source  int  // index of the copy that is the truth; -1 if the object does not exist
 	compare bool // this node's copy may be equal to the source's: compare before fetching
 	same    bool // this node's copy is as good as the source's
+	stamp   bool // the copy is to be known as one of this epoch, for good
 }
 
 // A candidate is a copy that may be the truth.
@@ -72,10 +73,11 @@ func judge(copies []candidate, self int, now sheep.Epoch, present func(sheep.Epo
 	switch {
 	case best == self, !mine.Exists && !its.Exists:
 		v.same = true
-	case mine.Exists && its.Exists && !mine.Bad && mine.Written == its.Written:
+	case mine.Exists && its.Exists && !mine.Bad:
 		v.compare = mine.Hot || its.Hot
-		v.same = !v.compare
+		v.same = !v.compare && mine.Written == its.Written
 	}
+	v.stamp = its.Exists && (mine.Hot || its.Hot)
 	return v, nil
 }
 

@@ -49,12 +49,12 @@ func TestJudge(t *testing.T) {
 		{
 			name:   "an equal copy that the truth's intent log names is compared",
 			copies: []candidate{hot(trusted(exists(3, 5))), exists(3, 4)},
-			self:   1, now: 5, want: verdict{source: 0, compare: true},
+			self:   1, now: 5, want: verdict{source: 0, compare: true, stamp: true},
 		},
 		{
 			name:   "an equal copy that its own intent log names is compared",
 			copies: []candidate{trusted(exists(3, 5)), hot(exists(3, 4))},
-			self:   1, now: 5, want: verdict{source: 0, compare: true},
+			self:   1, now: 5, want: verdict{source: 0, compare: true, stamp: true},
 		},
 		{
 			name:   "an object that a trusted holder does not have does not exist",
@@ -79,7 +79,7 @@ func TestJudge(t *testing.T) {
 		{
 			name:   "ties go to the first in placement order, on every node alike",
 			copies: []candidate{hot(exists(5, 5)), hot(exists(5, 5))},
-			self:   1, now: 5, want: verdict{source: 0, compare: true},
+			self:   1, now: 5, want: verdict{source: 0, compare: true, stamp: true},
 		},
 		{
 			name:   "a later removal wins over an older copy",
@@ -124,12 +124,12 @@ func TestJudge(t *testing.T) {
 		{
 			name:   "a node that has lived on has what one that has started again may have lost",
 			copies: []candidate{joined(7, hot(exists(5, 5))), joined(3, hot(exists(5, 5)))},
-			self:   0, now: 7, want: verdict{source: 1, compare: true},
+			self:   0, now: 7, want: verdict{source: 1, compare: true, stamp: true},
 		},
 		{
 			name:   "even if a write that was not answered has reached that one only",
 			copies: []candidate{joined(7, hot(exists(5, 5))), joined(3, hot(exists(4, 5)))},
-			self:   0, now: 7, want: verdict{source: 1},
+			self:   0, now: 7, want: verdict{source: 1, compare: true, stamp: true},
 		},
 		{
 			name:   "a copy that was current later wins, however late its node has joined",

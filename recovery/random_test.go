@@ -17,7 +17,7 @@ import (
 
 const (
 	objects  = 12
-	slotSize = 1 << 10
+	slotSize = 512 // a disk does not tear it
 	slots    = objectSize / slotSize
 )
 
@@ -105,8 +105,9 @@ func work(t *testing.T, l *life, h *history, rng *rand.Rand, mine []int, stop <-
 				return
 			}
 			h.change(i, k, func(s *slot) {
-				if err != nil || !whole || v < s.acked || v > s.top {
-					t.Errorf("object %d, slot %d: read version %d (whole %t), %v; want %d to %d", i, k, v, whole, err, s.acked, s.top)
+				// What all holders have lost is not there; the next flush will say so.
+				if err != nil || !whole || v < s.durable || v > s.top {
+					t.Errorf("object %d, slot %d: read version %d (whole %t), %v; want %d to %d", i, k, v, whole, err, s.durable, s.top)
 				}
 			})
 			continue
@@ -168,7 +169,7 @@ func verify(t *testing.T, w *world, h *history) {
 				v, whole := version(p[k*slotSize:][:slotSize])
 				s := h.slots[i][k]
 				if first, ok := seen[k]; !whole || v < s.acked || v > s.top || ok && first != v {
-					t.Errorf("object %d, slot %d on %v: version %d (whole %t), want %d to %d, on another copy %d", i, k, m.node, v, whole, s.acked, s.top, first)
+					t.Errorf("object %d, slot %d on %v: version %d (whole %t), want %d to %d, of which %d is durable, on another copy %d", i, k, m.node, v, whole, s.acked, s.top, s.durable, first)
 				}
 				seen[k] = v
 			}
@@ -197,7 +198,9 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
 		case len(down) > 0 && (len(up) == 1 || rng.IntN(2) == 0):
 			w.start(down[rng.IntN(len(down))], false)
 		default:
-			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0)
+			// A clean stop forgets the intents, which only a node may do that
+			// is complete: see the limits in docs/guarantees.md.
+			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0 && w.isComplete())
 		}
 		w.begin()
 		if t.Failed() {
@@ -264,10 +267,7 @@ func live(t *testing.T, rng *rand.Rand) {
 // settle returns when all nodes are complete.
 func settle(w *world) {
 	for {
-		w.mu.Lock()
-		done := w.allComplete()
-		w.mu.Unlock()
-		if done {
+		if w.isComplete() {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -290,10 +290,11 @@ func TestCopiesAreEqualWhenTheirWriterHasDied(t *testing.T) {
 		createAll(t, w)
 		for range 20 {
 			m := w.machines[5]
+			l := m.life
 			var workers sync.WaitGroup
 			for k := range 4 {
 				rng := rand.New(rand.NewPCG(rng.Uint64(), 6))
-				workers.Go(func() { work(t, m.life, h, rng, []int{k, k + 4, k + 8}, nil) })
+				workers.Go(func() { work(t, l, h, rng, []int{k, k + 4, k + 8}, nil) })
 			}
 			time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
 			dead := []*machine{m}

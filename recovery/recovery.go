@@ -151,9 +151,12 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	r.wake()
 }
 
+// Settled reports whether every copy of this node is current in epoch e.
+func (r *Recoverer) Settled(e sheep.Epoch) bool { return e != 0 && r.settled.Load() == uint32(e) }
+
 // Trusted reports whether this node's copy of the object is current.
 func (r *Recoverer) Trusted(ref sheep.Ref) bool {
-	if ref.Epoch != 0 && r.settled.Load() == uint32(ref.Epoch) {
+	if r.Settled(ref.Epoch) {
 		return true
 	}
 	r.mu.Lock()
@@ -179,7 +182,7 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 
 // Replace runs fn, which replaces or removes the whole object.
 func (r *Recoverer) Replace(ref sheep.Ref, fn func() error) error {
-	if r.settled.Load() == uint32(ref.Epoch) && ref.Epoch != 0 {
+	if r.Settled(ref.Epoch) {
 		return fn()
 	}
 	defer r.locks.lock(ref.ID)()

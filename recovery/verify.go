@@ -39,9 +39,9 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		if view.Epoch != ref.Epoch {
 			return &sheep.StaleEpochError{Sent: ref.Epoch, Current: view.Epoch}
 		}
-		err := r.verify(ctx, ref.ID, view)
+		err := r.holds(ref, view)
 		if err == nil {
-			err = r.holds(ref, view)
+			err = r.verify(ctx, ref.ID, view)
 		}
 		switch {
 		case err == nil:
@@ -111,7 +111,10 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 	return r.settle(ctx, id, view, members, copies)
 }
 
-// settle brings the copy of id in line with the truth found among copies.
+// settle brings the copy of id in line with the truth found among copies. The
+// repair of an object whose copies may have differed is a write of the epoch:
+// an absent node that lost writes must not be believed when it comes back
+// because this one has started again, too.
 func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) error {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
 	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) bool { return r.present(ctx, view, e) })
@@ -123,12 +126,18 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 			return err
 		}
 	}
+	written := view.Epoch
+	if v.source >= 0 && !v.stamp {
+		written = copies[v.source].Written
+	}
 	switch {
+	case v.same && v.stamp:
+		err = r.store.Stamp(ctx, id, written)
 	case v.same:
 	case v.source < 0:
 		err = r.drop(ctx, id, view.Epoch)
 	default:
-		err = r.fetch(ctx, peer(view, members[v.source]), view, id, copies[v.source].Written)
+		err = r.fetch(ctx, peer(view, members[v.source]), view, id, written)
 	}
 	if err != nil {
 		return err

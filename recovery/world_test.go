@@ -270,6 +270,12 @@ func (l *life) MarkComplete(_ context.Context, e sheep.Epoch) error {
 	return nil
 }
 
+func (w *world) isComplete() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.allComplete()
+}
+
 // allComplete reports whether all storage nodes of the epoch are complete for
 // it. The caller holds w.mu.
 func (w *world) allComplete() bool {

@@ -27,13 +27,17 @@ import (
 
 // Trust knows which copies of this node's store are current.
 type Trust interface {
+	// Settled reports, without waiting, whether all copies of this node are
+	// current in epoch e.
+	Settled(e sheep.Epoch) bool
+
 	// Trusted reports, without waiting, whether this node's copy of the
 	// object, or its absence, is current in the epoch of ref.
 	Trusted(ref sheep.Ref) bool
 
 	// Verify returns nil once it is, having fetched the object if need be. If
-	// this node does not hold the object it is fetched likewise, but will not
-	// stay current, and the error is ErrNotHolder.
+	// this node is not to hold the object the error is ErrNotHolder: a copy
+	// that was fetched would not stay current.
 	Verify(ctx context.Context, ref sheep.Ref) error
 
 	// Replace runs fn, which replaces or removes the whole object, while
@@ -204,9 +208,17 @@ func (r *Replica) Remove(ctx context.Context, ref sheep.Ref) error {
 }
 
 // Flush makes every deferred write to vdi that this node has answered durable.
+// What this node may have lost of them when it started again, or others when
+// they left, it has from another node by then: should that one be the next to
+// fail, no older copy must pass for what was flushed.
 func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) error {
 	if err := r.inEpoch(ctx, e, func() error { return nil }); err != nil {
 		return err
+	}
+	if !r.trust.Settled(e) {
+		if err := r.verifyHot(ctx, e, vdi); err != nil {
+			return fmt.Errorf("flush VDI %v: %w", vdi, err)
+		}
 	}
 	for {
 		err := r.store.Flush(ctx, vdi)
@@ -216,11 +228,29 @@ func (r *Replica) Flush(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) err
 		}
 		for _, id := range bad { // fetched from another node they are good, and durable
 			r.trust.Distrust(id)
-			if err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e}); err != nil && !errors.Is(err, ErrNotHolder) {
+			err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e})
+			if errors.Is(err, ErrNotHolder) { // until it is removed as surplus
+				err = fmt.Errorf("%w: the surplus copy of object %v is bad", sheep.ErrIO, id)
+			}
+			if err != nil {
 				return fmt.Errorf("flush VDI %v: %w", vdi, err)
 			}
 		}
 	}
+}
+
+// verifyHot returns when the objects of vdi that the intent log names are
+// current here.
+func (r *Replica) verifyHot(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID) error {
+	for _, id := range r.store.Intents() {
+		if id.VDI() != vdi {
+			continue
+		}
+		if err := r.trust.Verify(ctx, sheep.Ref{ID: id, Epoch: e}); err != nil && !errors.Is(err, ErrNotHolder) {
+			return err
+		}
+	}
+	return nil
 }
 
 // States returns the states of the objects ids, in their order.

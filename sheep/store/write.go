@@ -167,6 +167,48 @@ func apply(f vfs.File, w *sheep.Write) error {
 	return nil
 }
 
+// Stamp records durably that the object is what it is to be in epoch, as if it
+// had been written then. What it holds is durable before that record is: an
+// object must not pass for one of epoch if it may still lose what it has.
+func (s *Store) Stamp(ctx context.Context, id sheep.ObjectID, epoch sheep.Epoch) error {
+	if _, err := s.settle(id); err != nil {
+		return fmt.Errorf("stamp %v: %w", id, err)
+	}
+	c, err := s.stamp(id, epoch)
+	if err == nil {
+		err = c.Wait(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("stamp %v: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) stamp(id sheep.ObjectID, epoch sheep.Epoch) (Commit, error) {
+	if err := s.enter(); err != nil {
+		return Commit{}, err
+	}
+	defer s.leave()
+	o, _ := s.table.acquire(id)
+	defer s.release(o)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f, err := s.openObject(o)
+	if err != nil {
+		return Commit{}, diskError(err)
+	}
+	s.table.begin(o, false)
+	if epoch > o.epoch {
+		err = s.setEpoch(o, f, epoch)
+	}
+	r := journal.Record{Kind: journal.Touched, ID: o.id, Epoch: o.epoch}
+	c, jerr := s.record(o, &r, true, false, true)
+	if err != nil {
+		return Commit{}, diskError(err)
+	}
+	return c, jerr
+}
+
 // Remove removes the object durably. The error is sheep.ErrNoObject if it does
 // not exist.
 func (s *Store) Remove(id sheep.ObjectID, epoch sheep.Epoch) (Commit, error) {
