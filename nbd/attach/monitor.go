@@ -88,19 +88,23 @@ func (m *monitor) run(ctx context.Context, ready func()) error {
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() { m.watch(ctx, cancel) })
+	listening := make(chan struct{}) // closed when no death goes unnoticed any more
 	wg.Go(func() {
-		err := m.kernel.Deaths(ctx, func() {
-			m.died(m.conns)
-			if ready != nil {
-				ready()
-			}
-		}, func(index uint32) {
+		cancel(m.kernel.Deaths(ctx, func() { close(listening) }, func(index uint32) {
 			if index == m.device.Index {
 				m.died(1)
 			}
-		}, func() { m.died(m.conns) })
-		cancel(err)
+		}, func() { m.died(m.conns) }))
 	})
+	select {
+	case <-ctx.Done():
+		return m.ended(ctx)
+	case <-listening:
+	}
+	if ready != nil {
+		ready()
+	}
+	m.offerAll(ctx, m.conns) // for those that died before
 	again := time.NewTimer(secondLook)
 	defer again.Stop()
 	again.Stop()
