@@ -63,8 +63,9 @@ func storeOn(t *testing.T, disk *powerfs.FS) string {
 }
 
 // TestLossOfPower takes the power from all machines at a random moment, twenty
-// times, while two clients write. What was acknowledged as durable is there
-// afterwards, whatever else the disks happened to keep.
+// times, while two clients write and a third makes objects anew. What was
+// acknowledged as durable is there afterwards, whatever else the disks happened
+// to keep.
 func TestLossOfPower(t *testing.T) {
 	rounds := 20
 	if testing.Short() {
@@ -76,8 +77,13 @@ func TestLossOfPower(t *testing.T) {
 	c := harness.Start(t, harness.Config{Dirs: dirs})
 	c.Format(3)
 	clients := newClients(t, c, seed, 32<<20)
+	remaker := newRemaker(t, c, seed)
 	for round := range rounds {
+		ctx, stop := context.WithCancel(t.Context())
+		remade := remaker.start(ctx, t, c)
 		runFor(t, c, clients, time.Duration(100+rng.IntN(900))*time.Millisecond)
+		stop()
+		remade()
 		for _, d := range disks {
 			cut := uint64(0) // every fourth time nothing survives but what was synced
 			if round%4 != 0 {
@@ -93,6 +99,7 @@ func TestLossOfPower(t *testing.T) {
 		for _, cl := range clients {
 			cl.verify(t, c, true)
 		}
+		remaker.verify(t, c)
 		if t.Failed() {
 			t.Fatalf("round %d, nodes started in the order %v", round, order)
 		}
@@ -100,6 +107,7 @@ func TestLossOfPower(t *testing.T) {
 	for _, cl := range clients {
 		t.Logf("%s: %s", cl.name, cl.load.Stats())
 	}
+	t.Logf("%d objects made anew", remaker.made.Load())
 }
 
 // runFor loads the disks for d, then kills all sheep in the midst of it.

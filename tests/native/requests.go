@@ -59,6 +59,18 @@ func CreateVDI(ctx context.Context, c *Conn, name string, size uint64, copies ui
 	return binary.LittleEndian.Uint32(resp.Body[4:]), nil
 }
 
+// LookUp returns the number of the working VDI of that name.
+func LookUp(ctx context.Context, c *Conn, name string) (uint32, error) {
+	resp, err := c.Do(ctx, &Request{Proto: 1, Op: OpGetVDIInfo, Flags: FlagWrite, Data: append(Name(name), Name("")...)})
+	if err == nil {
+		err = resp.Err()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("look up %q: %w", name, err)
+	}
+	return binary.LittleEndian.Uint32(resp.Body[4:]), nil
+}
+
 // A Node is an entry of the node list.
 type Node struct {
 	Addr   netip.AddrPort

@@ -171,9 +171,10 @@ func (d *disk) cut(rng *rand.Rand) {
 	var keep func() bool
 	if rng != nil {
 		keep = chance(rng)
+		kept := journalled(rng, len(d.pending), keep)
 		lost := make(map[slot]bool)
-		for _, c := range d.pending {
-			if keep() && !c.touches(lost) {
+		for i, c := range d.pending {
+			if kept(i) && !c.touches(lost) {
 				c.persist()
 				continue
 			}
@@ -187,6 +188,20 @@ func (d *disk) cut(rng *rand.Rand) {
 	root.id = rootID
 	root.nlink = 2
 	d.reset(root)
+}
+
+// journalled returns which of n changes of names survive: half of the time each
+// on its own, as keep says, else all up to one of them, as in a file system with
+// a journal, and often the last.
+func journalled(rng *rand.Rand, n int, keep func() bool) func(i int) bool {
+	if n == 0 || rng.IntN(2) == 0 {
+		return func(int) bool { return keep() }
+	}
+	end := n
+	if rng.IntN(2) == 0 {
+		end = rng.IntN(n)
+	}
+	return func(i int) bool { return i < end }
 }
 
 func (c change) touches(slots map[slot]bool) bool {

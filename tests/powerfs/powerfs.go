@@ -12,7 +12,9 @@
 // A real disk may have written more than it was asked to, in any order. Cut
 // with a seed therefore keeps a random subset of the unsynced changes: single
 // 4 KiB pages, sizes, attributes and names, each on its own, except that a
-// change of a name is never kept without the earlier changes of that name.
+// change of a name is never kept without the earlier changes of that name. Half
+// of the time names survive as in a file system with a journal: all changes up
+// to one of them.
 //
 // The whole file system lives in the memory of the process that mounted it.
 // Locks are the kernel's own. syncfs(2) does not reach a FUSE server and makes
