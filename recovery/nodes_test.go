@@ -114,3 +114,37 @@ func TestASurplusCopyThatWasRemovedIsNoProofOfAbsence(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatWasFlushedOutlastsThoseThatLostItBefore: one holder loses a deferred
+// write with its power. The write is flushed by the others, who then lose their
+// power too, before recovery is through. The first comes back before them.
+func TestWhatWasFlushedOutlastsThoseThatLostItBefore(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.disabled, w.harsh = true, true
+		ref, holders, gateway := reference(0), w.holders(reference(0)), w.machines[5].life
+		for v := range uint64(3) { // the first makes the object hot, durably
+			if err := gateway.fan.Write(gateway.ctx, ref, &sheep.Write{Data: content(v)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.stop(holders[0], false)
+		w.begin()
+		if err := gateway.fan.Flush(gateway.ctx, disk.ID); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range holders[1:] {
+			w.stop(m, false)
+			w.begin()
+		}
+		for _, m := range holders {
+			w.start(m, false)
+			w.begin()
+		}
+		for range 3 {
+			p := make([]byte, slotSize)
+			if err := gateway.fan.Read(gateway.ctx, ref, p, 0); err != nil || p[0] != 2 {
+				t.Fatalf("read version %d, %v; want what was flushed, 2", p[0], err)
+			}
+		}
+	})
+}

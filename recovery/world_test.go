@@ -41,6 +41,7 @@ type world struct {
 	epoch    sheep.Epoch
 	healed   sheep.Epoch
 	disabled bool // recovery in the background is switched off
+	harsh    bool // nothing that was not synced outlasts a loss of power
 	machines []*machine
 	members  []cluster.Member // of the epoch, though some may have died
 	complete map[sheep.Incarnation]sheep.Epoch
@@ -134,7 +135,7 @@ func (w *world) stop(m *machine, clean bool) {
 	if !clean {
 		seed := w.rng.Uint64()
 		after := m.disk.Crash(nil)
-		if seed%2 == 0 {
+		if seed%2 == 0 && !w.harsh {
 			after = m.disk.Crash(rand.New(rand.NewPCG(seed, 1)))
 		}
 		m.disk = after
