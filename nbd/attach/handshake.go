@@ -44,21 +44,6 @@ func Exports(ctx context.Context, a Address) ([]Export, error) {
 	return list, nc.Close()
 }
 
-// Stat returns what the server at a says about an export.
-func Stat(ctx context.Context, a Address, export string) (Info, error) {
-	var info Info
-	nc, err := converse(ctx, a, func(t talk) (err error) {
-		if info, err = t.ask(optInfo, export); err != nil {
-			return err
-		}
-		return t.send(optAbort, nil)
-	})
-	if err != nil {
-		return Info{}, fmt.Errorf("nbd export %q: %w", export, err)
-	}
-	return info, nc.Close()
-}
-
 // choose connects to the server at a and chooses the export. The next bytes on
 // the connection are requests, which are for the kernel to send.
 func choose(ctx context.Context, a Address, export string) (net.Conn, Info, error) {

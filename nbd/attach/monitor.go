@@ -62,6 +62,21 @@ func (h Host) Monitor(ctx context.Context, index uint32, cfg MonitorConfig) erro
 	return m.run(ctx, cfg.Ready)
 }
 
+// source returns the servers of the device and the name of its export.
+func (d Device) source(addrs []Address) ([]Address, string, error) {
+	if d.URI == "" {
+		return nil, "", fmt.Errorf("%s: the kernel does not know what it is attached to", d.Path)
+	}
+	at, export, err := ParseURI(d.URI)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", d.Path, err)
+	}
+	if len(addrs) == 0 {
+		addrs = []Address{at}
+	}
+	return addrs, export, nil
+}
+
 // A monitor is one run of Monitor.
 type monitor struct {
 	host   Host
@@ -206,17 +221,13 @@ func (m *monitor) offerAll(ctx context.Context, n int) {
 
 // offer connects to a server and gives the kernel the connection.
 func (m *monitor) offer(ctx context.Context) error {
-	nc, info, err := m.connect(ctx)
+	nc, err := m.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	_, err = hand([]net.Conn{nc}, func(fds []int) (struct{}, error) {
-		c := Connection{Sockets: fds, Backend: m.device.URI}
-		if size := info.Size &^ (sector - 1); size > m.device.Size {
-			c.Size, m.device.Size = size, size
-		}
-		return struct{}{}, m.kernel.Reconfigure(ctx, m.device.Index, c)
+		return struct{}{}, m.kernel.Reconfigure(ctx, m.device.Index, Connection{Sockets: fds, Backend: m.device.URI})
 	})
 	if err != nil {
 		return fmt.Errorf("the kernel refuses the connection: %w", err)
@@ -226,23 +237,24 @@ func (m *monitor) offer(ctx context.Context) error {
 
 // connect connects to the first server that has the disk. The one that worked is
 // tried first the next time.
-func (m *monitor) connect(ctx context.Context) (net.Conn, Info, error) {
+func (m *monitor) connect(ctx context.Context) (net.Conn, error) {
 	var failed []error
 	for i, a := range m.addrs {
 		nc, info, err := choose(ctx, a, m.export)
 		if err == nil {
 			if err = m.same(info); err == nil {
 				m.addrs[0], m.addrs[i] = m.addrs[i], m.addrs[0]
-				return nc, info, nil
+				return nc, nil
 			}
 			nc.Close()
 		}
 		failed = append(failed, err)
 	}
-	return nil, Info{}, all(failed)
+	return nil, all(failed)
 }
 
-// same refuses an export that cannot be the disk that was attached.
+// same refuses an export that cannot be the disk that was attached. A larger one
+// can: the device keeps its size.
 func (m *monitor) same(info Info) error {
 	switch {
 	case info.Size&^(sector-1) < m.device.Size:

@@ -166,12 +166,10 @@ func TestNBDLife(t *testing.T) {
   }
 ]
 `}},
-		{"resize alice", result{}},
 		{"detach alice@one", result{}},
 		{"detach nbd1", result{}},
 		{"detach alice", result{status: 1, stderr: "alice is not attached\n"}},
 		{"detach /dev/nbd1", result{status: 1, stderr: "Failed: DIR/dev/nbd1: not attached\n"}},
-		{"resize nosuch", result{status: 1, stderr: "nosuch is not attached\n"}},
 		{"monitor alice", result{status: 1, stderr: "alice is not attached\n"}},
 		{"list", result{stdout: none}},
 	} {
