@@ -11,6 +11,7 @@ needed=(
 	fio:fio
 	nbdinfo:libnbd-bin nbdcopy:libnbd-bin nbdsh:python3-libnbd
 	nbdkit:nbdkit qemu-nbd:qemu-utils
+	qemu-system-x86_64:qemu-system-x86 python3:python3
 	gcc:gcc
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

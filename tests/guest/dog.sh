@@ -1,0 +1,51 @@
+# What a user does with dog on a machine with this kernel. Sourced by init, with
+# dog in /extra; the parameters are ports, the NBD ports of all sheep on the host.
+dog=/extra/dog log=/tmp/monitor.log
+addrs=$(def ports 10809 | sed "s/[0-9][0-9]*/$host:&/g")
+export SHEEPDOG_NBD_ADDR=$addrs
+status() { # WANTED COMMAND...: the exit status is the wanted one, and what is said one line
+	want=$1
+	shift
+	said=$("$@" 2>&1)
+	got=$?
+	say "$* -> $got: $said"
+	[ $got = $want ] && [ "$(echo "$said" | wc -l)" = 1 ] || die "$* -> $got, not $want: $said"
+}
+
+status 1 $dog nbd attach nosuch
+status 1 $dog nbd detach /dev/nbd0
+status 1 $dog nbd detach "$name"
+dev=$($dog nbd attach "$name" /dev/nbd2 -c "$conns" -t 5 -l $log) || die "dog nbd attach -> $?"
+[ "$dev" = /dev/nbd2 ] || die "dog says the device is '$dev'"
+q=/sys/block/nbd2/queue
+say "$dev: $(blockdev --getsize64 $dev) bytes, cache '$(cat $q/write_cache)', fua $(cat $q/fua)," \
+	"discard max $(cat $q/discard_max_bytes), backend $(cat /sys/block/nbd2/backend)"
+status 1 $dog nbd attach "$name"
+status 1 $dog nbd attach other /dev/nbd2
+run $dog nbd list
+run $dog nbd list --json
+
+# Writing goes on while the host takes one sheep after the other away.
+makefs; mountit "$opts"
+status 1 $dog nbd detach "$name"
+ackloop
+sed 's/^/monitor: /' $log
+grep -q 'connections are complete' $log || die "the monitor has replaced nothing"
+run umount $mnt
+check; mountit ro; n=$files; acked_files; run umount $mnt
+if dmesg | grep -E 'I/O error|Buffer I/O|Shutting down filesystem|corrupt'; then die "errors reached the kernel"; fi
+
+run $dog nbd detach "$name"
+[ ! -e /sys/block/nbd2/pid ] || die "still attached"
+i=0
+while pidof dog >/dev/null; do
+	i=$((i + 1))
+	[ $i -lt 50 ] || die "the monitor stays: $(ps)"
+	usleep 100000
+done
+say "the monitor has ended"
+tail -n1 $log | grep -q 'was detached' || die "the monitor ended for another reason: $(tail -n1 $log)"
+# A device of the kernel's choice, without a monitor, read-only.
+dev=$($dog nbd attach "$name" --no-monitor --read-only) || die "dog nbd attach -> $?"
+[ "$(cat /sys/block/${dev#/dev/}/ro)" = 1 ] || die "$dev can be written to"
+run $dog nbd detach $dev
