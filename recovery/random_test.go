@@ -198,9 +198,7 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
 		case len(down) > 0 && (len(up) == 1 || rng.IntN(2) == 0):
 			w.start(down[rng.IntN(len(down))], false)
 		default:
-			// A clean stop forgets the intents, which only a node may do that
-			// is complete: see the limits in docs/guarantees.md.
-			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0 && w.isComplete())
+			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0)
 		}
 		w.begin()
 		if t.Failed() {

@@ -45,7 +45,7 @@ func (s *Store) format(cfg proto.StoreConfig) error {
 			return err
 		}
 	}
-	for _, name := range []string{completeFile, badFile} {
+	for _, name := range []string{completeFile, badFile, intentsFile} {
 		if err := s.fs.Remove(name); err != nil && !isMissing(err) {
 			return err
 		}

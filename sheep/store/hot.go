@@ -1,7 +1,11 @@
 package store
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/store/journal"
@@ -87,4 +91,57 @@ func (s *Store) hotRecords(yield func(journal.Record) bool) {
 	ids := s.Intents()
 	slices.Reverse(ids)
 	journal.HotRecords(ids)(yield)
+}
+
+// A clean stop empties the journal, and with it the intent log. While copies of
+// this node are not all known to be current the log is still wanted: it then
+// outlives the stop in a file that begins with the epoch and has a line for
+// each object, the coldest first.
+
+// keepIntents writes that file if it is wanted. The caller holds meta.
+func (s *Store) keepIntents() error {
+	if s.state.complete >= s.latest {
+		return nil
+	}
+	var list strings.Builder
+	fmt.Fprintf(&list, "epoch %d\n", s.latest)
+	for _, id := range slices.Backward(s.Intents()) {
+		fmt.Fprintln(&list, id)
+	}
+	return replaceFile(s.fs, intentsFile, []byte(list.String()))
+}
+
+// loadIntents heats the objects of that file, unless the epoch has moved on:
+// then C has run on the store, for which all its copies are current.
+func (s *Store) loadIntents() error {
+	b, err := readFile(s.fs, intentsFile, 64<<20)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	first, list, _ := strings.Cut(string(b), "\n")
+	if first != fmt.Sprintf("epoch %d", s.latest) {
+		return nil
+	}
+	for line := range strings.Lines(list) {
+		id, err := sheep.ParseObjectID(strings.TrimSuffix(line, "\n"))
+		if err != nil {
+			return fmt.Errorf("%s: %w", intentsFile, err)
+		}
+		s.table.heat(id)
+	}
+	return nil
+}
+
+// dropIntents removes the file: the journal has the intents again.
+func (s *Store) dropIntents() error {
+	if err := s.fs.Remove(intentsFile); err != nil {
+		if isMissing(err) {
+			return nil
+		}
+		return err
+	}
+	return s.fs.SyncDir(".")
 }

@@ -25,6 +25,7 @@ const (
 	journalDir   = "journal"
 	completeFile = "complete"
 	badFile      = "damaged.list"
+	intentsFile  = "intents.list" // only between a clean stop and the next start
 	damagedDir   = "damaged"
 )
 

@@ -199,11 +199,18 @@ func (s *Store) openJournal(discard bool) error {
 	}
 	s.journal, s.table.journal = j, j
 	err = s.replay()
-	if err == nil && !discard {
+	switch {
+	case err != nil:
+	case discard:
+		err = s.loadIntents()
+	default:
 		err = s.sweepEmpty()
 	}
 	if err == nil {
 		err = j.Start()
+	}
+	if err == nil {
+		err = s.dropIntents()
 	}
 	if err != nil {
 		return errors.Join(err, j.Close(false))
@@ -245,11 +252,14 @@ func (s *Store) closeClean() error {
 	if err == nil {
 		err = s.quarantine()
 	}
+	s.meta.Lock()
+	defer s.meta.Unlock()
+	if err == nil {
+		err = s.keepIntents()
+	}
 	if err := errors.Join(err, s.journal.Close(err == nil)); err != nil {
 		return err
 	}
-	s.meta.Lock()
-	defer s.meta.Unlock()
 	if err := s.saveState(s.state); err != nil {
 		return err
 	}

@@ -259,6 +259,42 @@ func TestIntentsNameWhatWasWrittenLately(t *testing.T) {
 	closeStore(t, s, true)
 }
 
+func TestIntentsOutliveACleanStopBeforeAllIsCurrent(t *testing.T) {
+	disk := vfstest.NewMemory(1 << 40)
+	cfg := small
+	cfg.FS = disk
+	s := openStore(t, "", cfg)
+	if err := errors.Join(s.LogEpoch(1, nil, epochTime), s.SetComplete(1), s.LogEpoch(2, nil, epochTime)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(3) {
+		write(t, s, sheep.DataObject(1, i), 1, sheep.Write{Create: true})
+	}
+	want := s.Intents()
+	for range 2 { // a stop right after the start keeps them, too
+		closeStore(t, s, true)
+		s = reopen(t, disk)
+		if got := s.Intents(); !slices.Equal(got, want) {
+			t.Errorf("got intents %v, want %v", got, want)
+		}
+	}
+	cfg.FS = disk.Crash(nil)
+	after := openStore(t, "", cfg)
+	if got := after.Intents(); !slices.Equal(got, want) {
+		t.Errorf("got intents %v after a crash, want %v", got, want)
+	}
+	closeStore(t, after, true)
+	if err := s.SetComplete(2); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s, true)
+	s = reopen(t, disk)
+	if got := s.Intents(); len(got) != 0 {
+		t.Errorf("got intents %v when all was current, want none", got)
+	}
+	closeStore(t, s, true)
+}
+
 func TestInstallLosesToAnyChange(t *testing.T) {
 	id := sheep.DataObject(1, 0)
 	for name, change := range map[string]func(s *store.Store){
