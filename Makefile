@@ -6,9 +6,10 @@ UNIT = $(shell $(GO) list ./... | grep -v '/tests$$')
 
 .PHONY: build demo demo-stop deps test short race check fuzz e2e bench clean
 
-build: ## bin/sheep, bin/dog and bin/collie, which is dog by its old name
+build: ## bin/sheep, bin/dog, bin/sheepfs; bin/collie is dog by its old name, bin/mount.sheepfs what mount calls
 	$(GO) build -o bin/ ./cmd/...
 	ln -sf dog bin/collie
+	ln -sf sheepfs bin/mount.sheepfs
 
 demo: build ## three sheep on this machine, a disk on them, one sheep killed
 	tests/demo/demo.sh start

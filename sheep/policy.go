@@ -1,6 +1,10 @@
 package sheep
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // MaxCopies bounds the copies of an object, and data plus parity strips.
 const MaxCopies = 31
@@ -15,6 +19,23 @@ type Policy struct {
 
 // Replicated returns the policy of n whole copies.
 func Replicated(n uint8) Policy { return Policy{Copies: n} }
+
+// ParsePolicy parses what String prints: a number of copies, or D:P.
+func ParsePolicy(s string) (Policy, error) {
+	first, second, coded := strings.Cut(s, ":")
+	n, err := strconv.ParseUint(first, 10, 8)
+	if err != nil || len(first) > 2 {
+		return Policy{}, fmt.Errorf("%w: redundancy %q", ErrInvalid, s)
+	}
+	if !coded {
+		return PolicyFromWire(uint8(n), 0)
+	}
+	parity, err := strconv.ParseUint(second, 10, 8)
+	if err != nil || len(second) > 2 || parity > 15 || n > 16 || n%2 != 0 {
+		return Policy{}, fmt.Errorf("%w: redundancy %q", ErrInvalid, s)
+	}
+	return PolicyFromWire(uint8(n+parity), uint8(n/2<<4|parity))
+}
 
 // PolicyFromWire turns the two bytes that inodes and requests carry into a
 // Policy. copyPolicy is zero for replication, else (data/2)<<4 | parity.

@@ -124,7 +124,7 @@ func logPlace(cfg config) string {
 	case toStdout:
 		return "the output above"
 	}
-	return filepath.Join(cfg.logs.dir, logging.FileName)
+	return filepath.Join(cfg.logs.dir, logging.FileName(progName))
 }
 
 // A reporter tells the parent of a daemon how the start went. Its methods do

@@ -38,15 +38,15 @@ func openLogs(cfg config) (*openLog, error) {
 		opts.Colour = isTerminal(os.Stderr)
 	case toSyslog:
 		var sink *logging.Syslog
-		sink, late = logging.NewSyslog()
+		sink, late = logging.NewSyslog(progName)
 		l.sink, opts.Stamped = sink, true
 		// The system's log takes records only; a crash is described in the file.
-		if f, err := os.OpenFile(filepath.Join(cfg.logs.dir, logging.FileName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+		if f, err := os.OpenFile(filepath.Join(cfg.logs.dir, logging.FileName(progName)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
 			catchCrash(f)
 			f.Close()
 		}
 	default:
-		file, err := logging.OpenFile(cfg.logs.dir, catchCrash)
+		file, err := logging.OpenFile(cfg.logs.dir, progName, catchCrash)
 		if err != nil {
 			return nil, err
 		}

@@ -22,6 +22,9 @@ import (
 	"strings"
 )
 
+// progName is the name of this program in logs.
+const progName = "sheep"
+
 func main() {
 	p := program{args: os.Args, stdout: os.Stdout, stderr: os.Stderr, node: runNode}
 	os.Exit(p.main())

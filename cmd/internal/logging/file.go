@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// FileName is the name of the log in its directory.
-const FileName = "sheep.log"
+// FileName returns the name of a program's log in its directory.
+func FileName(program string) string { return program + ".log" }
 
 // MaxFile is the size in bytes at which the log is rotated.
 const MaxFile = 500 << 20
@@ -32,14 +32,14 @@ type File struct {
 
 var _ Sink = (*File)(nil)
 
-// OpenFile opens the log in dir, to append to it. It calls opened, which may be
+// OpenFile opens the program's log in dir, to append to it. It calls opened, which may be
 // nil, with the file, and again with each one that follows it.
-func OpenFile(dir string, opened func(*os.File)) (*File, error) {
-	return openFile(dir, MaxFile, time.Now, opened)
+func OpenFile(dir, program string, opened func(*os.File)) (*File, error) {
+	return openFile(filepath.Join(dir, FileName(program)), MaxFile, time.Now, opened)
 }
 
-func openFile(dir string, max int64, now func() time.Time, opened func(*os.File)) (*File, error) {
-	f := &File{path: filepath.Join(dir, FileName), max: max, now: now, open: opened}
+func openFile(path string, max int64, now func() time.Time, opened func(*os.File)) (*File, error) {
+	f := &File{path: path, max: max, now: now, open: opened}
 	if err := f.reopen(); err != nil {
 		return nil, err
 	}

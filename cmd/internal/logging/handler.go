@@ -50,6 +50,7 @@ type Sink interface {
 type Options struct {
 	Format    Format       // Server if empty
 	Threshold slog.Leveler // the least that is kept, asked for each record; Info if nil
+	Program   string       // for JSON; sheep if empty
 	Port      uint16       // of the daemon, for JSON
 	Colour    bool         // for terminals; Server only
 	Stamped   bool         // the sink adds the time itself; Server only
@@ -69,6 +70,9 @@ var _ slog.Handler = (*Handler)(nil)
 func NewHandler(sink Sink, opts Options) *Handler {
 	if opts.Format == "" {
 		opts.Format = Server
+	}
+	if opts.Program == "" {
+		opts.Program = "sheep"
 	}
 	if opts.Threshold == nil {
 		opts.Threshold = Info.Level()
@@ -90,7 +94,7 @@ func (h *Handler) Handle(_ context.Context, r slog.Record) error {
 	b := (*buf)[:0]
 	switch h.opts.Format {
 	case JSON:
-		b = appendJSON(b, r.Time, h.opts.Port, place, msg)
+		b = appendJSON(b, r.Time, h.opts, place, msg)
 	case Server:
 		b = h.appendServer(b, r, place, msg)
 	default:
@@ -170,11 +174,11 @@ func colour(s Severity) string {
 }
 
 // appendJSON appends one object with the keys that C Sheepdog's users parse.
-func appendJSON(b []byte, t time.Time, port uint16, p place, msg string) []byte {
+func appendJSON(b []byte, t time.Time, opts Options, p place, msg string) []byte {
 	if t.IsZero() {
 		t = time.Unix(0, 0)
 	}
-	b = fmt.Appendf(b, `{ "user_info": {"program_name": "sheep", "port": %d},`, port)
+	b = fmt.Appendf(b, `{ "user_info": {"program_name": "%s", "port": %d},`, opts.Program, opts.Port)
 	b = fmt.Appendf(b, `"body": {"second": %d, "usecond": %d, "worker_name": "main", "worker_idx": 0, `, t.Unix(), t.Nanosecond()/1000)
 	b = append(b, `"func": `...)
 	b = appendString(b, p.function)

@@ -50,10 +50,11 @@ type Syslog struct {
 
 var _ Sink = (*Syslog)(nil)
 
-// NewSyslog returns a sink for the log of this machine. The error says that
+// NewSyslog returns a sink for the log of this machine, in which the records are
+// from program. The error says that
 // it cannot be reached now; the sink is good all the same and looks for it again.
-func NewSyslog() (*Syslog, error) {
-	s := &Syslog{dial: func() (*syslog.Writer, error) { return syslog.New(syslog.LOG_DAEMON, "sheep") }}
+func NewSyslog(program string) (*Syslog, error) {
+	s := &Syslog{dial: func() (*syslog.Writer, error) { return syslog.New(syslog.LOG_DAEMON, program) }}
 	return s, s.connect()
 }
 

@@ -55,7 +55,7 @@ func compare(t *testing.T, dir string, want map[string]string) {
 func open(t *testing.T, dir string, max int64, opened func(*os.File)) *File {
 	t.Helper()
 	now := func() time.Time { return time.Date(2026, time.March, 4, 5, 6, 7, 0, time.UTC) }
-	f, err := openFile(dir, max, now, opened)
+	f, err := openFile(filepath.Join(dir, FileName("sheep")), max, now, opened)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,17 +65,17 @@ func open(t *testing.T, dir string, max int64, opened func(*os.File)) *File {
 
 func TestFileIsAppendedTo(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, FileName), []byte("old\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, FileName("sheep")), []byte("old\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	emit(t, open(t, dir, MaxFile, nil), "new\n")
-	compare(t, dir, map[string]string{FileName: "old\nnew\n"})
+	compare(t, dir, map[string]string{FileName("sheep"): "old\nnew\n"})
 }
 
 func TestFileIsForAllToRead(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, MaxFile, nil)
-	info, err := os.Stat(filepath.Join(dir, FileName))
+	info, err := os.Stat(filepath.Join(dir, FileName("sheep")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,14 +101,14 @@ func TestRotation(t *testing.T) {
 		"sheep.log.2026-03-04-05-06.2": "three\n",
 		"sheep.log":                    "four\n",
 	})
-	if want := slices.Repeat([]string{FileName}, 4); !slices.Equal(opened, want) {
+	if want := slices.Repeat([]string{FileName("sheep")}, 4); !slices.Equal(opened, want) {
 		t.Errorf("told of %q, want %q", opened, want)
 	}
 }
 
 func TestAFullFileIsRotated(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, FileName), []byte("0123"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, FileName("sheep")), []byte("0123"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	f := open(t, dir, 10, nil)
@@ -126,7 +126,7 @@ func TestAFileThatWasMovedAwayIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	f := open(t, dir, MaxFile, nil)
 	emit(t, f, "one\n")
-	if err := os.Rename(filepath.Join(dir, FileName), filepath.Join(dir, "sheep.log.1")); err != nil {
+	if err := os.Rename(filepath.Join(dir, FileName("sheep")), filepath.Join(dir, "sheep.log.1")); err != nil {
 		t.Fatal(err)
 	}
 	emit(t, f, "two\n")
@@ -134,7 +134,7 @@ func TestAFileThatWasMovedAwayIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	emit(t, f, "three\n")
-	compare(t, dir, map[string]string{"sheep.log.1": "one\ntwo\n", FileName: "three\n"})
+	compare(t, dir, map[string]string{"sheep.log.1": "one\ntwo\n", FileName("sheep"): "three\n"})
 }
 
 func TestARotationThatFailsLosesNothing(t *testing.T) {
@@ -149,7 +149,7 @@ func TestARotationThatFailsLosesNothing(t *testing.T) {
 		t.Errorf("Rotate without the directory: %v, want ErrNotExist", err)
 	}
 	emit(t, f, "two\n")
-	compare(t, moved, map[string]string{FileName: "one\ntwo\n"})
+	compare(t, moved, map[string]string{FileName("sheep"): "one\ntwo\n"})
 }
 
 func TestAClosedFileRefuses(t *testing.T) {
@@ -166,7 +166,7 @@ func TestAClosedFileRefuses(t *testing.T) {
 }
 
 func TestOpenFileWithoutDirectory(t *testing.T) {
-	if _, err := OpenFile(filepath.Join(t.TempDir(), "none"), nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := OpenFile(filepath.Join(t.TempDir(), "none"), "sheep", nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want ErrNotExist", err)
 	}
 }

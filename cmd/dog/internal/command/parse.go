@@ -57,28 +57,11 @@ func parsePolicy(o *options, s string) error {
 		and("To create erasure coded vdi, set -c x:y").
 		and("  x(2,4,8,16)  - number of data strips").
 		and("  y(1 to 15)   - number of parity strips")
-	first, second, coded := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(first, 10, 8)
-	if err != nil || len(first) > 2 {
+	policy, err := sheep.ParsePolicy(s)
+	if err != nil {
 		return invalid
 	}
-	if !coded {
-		if n < 1 || n > sheep.MaxCopies {
-			return invalid
-		}
-		o.policy, o.hasPolicy = sheep.Replicated(uint8(n)), true
-		return nil
-	}
-	p, err := strconv.ParseUint(second, 10, 8)
-	if err != nil || len(second) > 2 || p < 1 || p > 15 {
-		return invalid
-	}
-	switch n {
-	case 2, 4, 8, 16:
-	default:
-		return invalid
-	}
-	o.policy, o.hasPolicy = sheep.Policy{Data: uint8(n), Parity: uint8(p)}, true
+	o.policy, o.hasPolicy = policy, true
 	return nil
 }
 

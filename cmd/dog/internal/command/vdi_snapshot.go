@@ -2,14 +2,12 @@ package command
 
 import (
 	"context"
+	"errors"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
-
-// Where the tag lies in an inode.
-const tagOffset = proto.LabelSize
 
 // vdiSnapshot freezes the working VDI as a snapshot.
 func vdiSnapshot(ctx context.Context, s *session) error {
@@ -76,27 +74,18 @@ func (s *session) unchanged(ctx context.Context, h *proto.InodeHeader) (bool, er
 	return true, nil
 }
 
-// takeSnapshot writes the tag into the working VDI's inode, makes the working
-// VDI a snapshot, and returns the number of the new working VDI. If the
-// cluster refuses, the tag is taken back.
+// takeSnapshot makes the working VDI a snapshot and returns the number of the new
+// working VDI.
 func (s *session) takeSnapshot(ctx context.Context, h *proto.InodeHeader, tag string) (sheep.VDIID, error) {
-	ctx = context.WithoutCancel(ctx) // the tag belongs to the snapshot
-	inode, label := sheep.InodeObject(h.VDI), proto.Label(tag)
-	if err := s.Write(ctx, inode, label[:], tagOffset, 0); err != nil {
-		return 0, failed(err, "Failed to write object %v: %s", inode, remote.Text(err))
+	id, err := s.TakeSnapshot(ctx, h, tag)
+	e, ok := errors.AsType[*remote.SnapshotError](err)
+	switch {
+	case !ok:
+		return id, err
+	case e.Tagging:
+		return 0, failed(err, "Failed to write object %v: %s", sheep.InodeObject(h.VDI), remote.Text(e.Err))
+	case e.Remains != nil:
+		s.warn("The tag %s remains at the working VDI: %s", tag, remote.Text(e.Remains))
 	}
-	id, err := s.NewVDI(ctx, h.Name, proto.VDIBody{
-		Size: h.Size, Base: h.VDI, Copies: h.Copies, CopyPolicy: h.CopyPolicy,
-		StorePolicy: h.StorePolicy, BlockShift: h.BlockShift, SnapID: 1,
-	})
-	if err == nil {
-		return id, nil
-	}
-	if !unreachable(err) && tag != "" {
-		var none [proto.LabelSize]byte
-		if err := s.Write(ctx, inode, none[:], tagOffset, 0); err != nil {
-			s.warn("The tag %s remains at the working VDI: %s", tag, remote.Text(err))
-		}
-	}
-	return 0, failed(err, "Failed to create VDI %s: %s", h.Name, remote.Text(err))
+	return 0, failed(err, "Failed to create VDI %s: %s", h.Name, remote.Text(e.Err))
 }
