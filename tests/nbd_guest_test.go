@@ -162,18 +162,22 @@ func TestDogAttach(t *testing.T) {
 	console, wait := g.boot("--net", "--stage", "extra", "--extra", staticDog(t), "--extra", g.script("dog.sh"),
 		"--export", "vol", "--conns", "4", "--fs", "xfs", "--files", strconv.Itoa(files), "--kb", "64",
 		"--arg", "ports="+strings.Join(ports, ","))
-	acknowledged := func(n int) {
+	seen := func(what string, ok func(console string) bool) {
 		t.Helper()
-		c.Until(fmt.Sprintf("%d files", n), func(context.Context) error {
+		c.Until(what, func(context.Context) error {
 			got := console()
 			if strings.Contains(got, "GUEST-RESULT: FAIL") {
 				t.Fatalf("the guest failed:\n%s", got)
 			}
-			if acks := strings.Count(got, "GUEST-ACK"); acks < n {
-				return fmt.Errorf("%d files are acknowledged:\n%s", acks, got)
+			if !ok(got) {
+				return fmt.Errorf("the console shows\n%s", got)
 			}
 			return nil
 		})
+	}
+	acknowledged := func(n int) {
+		t.Helper()
+		seen(fmt.Sprintf("%d files", n), func(got string) bool { return strings.Count(got, "GUEST-ACK") >= n })
 	}
 	for i, node := range c.Nodes[:2] {
 		acknowledged(10 + 20*i)
@@ -182,7 +186,11 @@ func TestDogAttach(t *testing.T) {
 		node.Start()
 		c.WaitRecovered()
 	}
+	seen("the device without a monitor", func(got string) bool { return strings.Contains(got, "GUEST-ALONE") })
+	c.Nodes[0].Kill()
+	c.Nodes[0].Start()
 	got := wait()
+	c.WaitRecovered()
 	if !strings.Contains(got, "536870912 bytes, cache 'write back', fua 1, discard max") {
 		t.Errorf("the kernel does not see a disk of 512 MiB with a write-back cache and discard:\n%s", got)
 	}

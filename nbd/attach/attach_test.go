@@ -269,6 +269,27 @@ func TestMonitorWaits(t *testing.T) {
 	}
 }
 
+// TestMonitorOfOldKernels has a kernel that does not remember exports.
+func TestMonitorOfOldKernels(t *testing.T) {
+	s, k := serve(t, diskSize, 0), newKernel(t)
+	k.made(0, map[string]string{"pid": "1", "size": "16", "ro": "0"})
+	cfg := attach.MonitorConfig{Addrs: []attach.Address{s.addr}, Log: slog.New(slog.DiscardHandler)}
+	if err := k.host().Monitor(t.Context(), 0, cfg); !errors.Is(err, attach.ErrUnusable) {
+		t.Errorf("without a name: %v", err)
+	}
+	cfg.Export, cfg.Connections = "disk", 1
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.host().Monitor(ctx, 0, cfg) }()
+	if c := <-k.offers; c.Backend != "" || len(c.Sockets) != 1 {
+		t.Errorf("the kernel got %+v", c)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMonitorEndsWithTheContext(t *testing.T) {
 	s, k := serve(t, diskSize, 0), newKernel(t)
 	if _, err := k.host().Attach(t.Context(), config(s)); err != nil {

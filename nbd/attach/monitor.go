@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,6 +15,7 @@ import (
 // for Log.
 type MonitorConfig struct {
 	Addrs       []Address // tried in turn; none: where the device was attached to
+	Export      string    // needed for kernels before 5.14, which do not remember it
 	Connections int       // of the device; 0: those of Attach's default
 	Log         *slog.Logger
 	Ready       func() // called when no death goes unnoticed any more; may be nil
@@ -42,7 +44,7 @@ func (h Host) Monitor(ctx context.Context, index uint32, cfg MonitorConfig) erro
 	if err != nil {
 		return err
 	}
-	addrs, export, err := d.source(cfg.Addrs)
+	addrs, export, err := d.source(cfg.Addrs, cfg.Export)
 	if err != nil {
 		return err
 	}
@@ -62,10 +64,15 @@ func (h Host) Monitor(ctx context.Context, index uint32, cfg MonitorConfig) erro
 	return m.run(ctx, cfg.Ready)
 }
 
-// source returns the servers of the device and the name of its export.
-func (d Device) source(addrs []Address) ([]Address, string, error) {
+// source returns the servers of the device and the name of its export: what the
+// kernel remembers, unless the caller has said where, and if it does not, what
+// the caller has said.
+func (d Device) source(addrs []Address, export string) ([]Address, string, error) {
 	if d.URI == "" {
-		return nil, "", fmt.Errorf("%s: the kernel does not know what it is attached to", d.Path)
+		if len(addrs) == 0 || export == "" {
+			return nil, "", fmt.Errorf("%s: %w: the kernel does not know what the device is, please name the export and its server", d.Path, ErrUnusable)
+		}
+		return slices.Clone(addrs), export, nil
 	}
 	at, export, err := ParseURI(d.URI)
 	if err != nil {
@@ -74,7 +81,7 @@ func (d Device) source(addrs []Address) ([]Address, string, error) {
 	if len(addrs) == 0 {
 		addrs = []Address{at}
 	}
-	return addrs, export, nil
+	return slices.Clone(addrs), export, nil
 }
 
 // A monitor is one run of Monitor.

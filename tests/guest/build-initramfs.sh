@@ -12,6 +12,7 @@ out=${GUEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sheepdog-guest} force=0
 while getopts o:f c; do case $c in o) out=$OPTARG ;; f) force=1 ;; *) exit 2 ;; esac; done
 mkdir -p "$out/debs"
 out=$(cd "$out" && pwd)
+exec 9>"$out/lock" && flock 9 # two callers build one after the other
 stamp=$(cat "$here/build-initramfs.sh" "$here/init" | sha256sum | cut -c1-16)
 if [[ $force = 0 && -s $out/vmlinuz && -s $out/initrd.gz && -x $out/cpio && $(head -n1 "$out/build.txt" 2>/dev/null) = "$stamp" ]]; then
 	echo "guest: cached in $out"

@@ -49,3 +49,26 @@ tail -n1 $log | grep -q 'was detached' || die "the monitor ended for another rea
 dev=$($dog nbd attach "$name" --no-monitor --read-only) || die "dog nbd attach -> $?"
 [ "$(cat /sys/block/${dev#/dev/}/ro)" = 1 ] || die "$dev can be written to"
 run $dog nbd detach $dev
+
+# In the foreground; a signal detaches.
+$dog nbd attach "$name" /dev/nbd1 --foreground >/tmp/foreground 2>&1 &
+i=0
+until grep -q 'connections are complete' /tmp/foreground; do
+	i=$((i + 1))
+	[ $i -lt 50 ] || die "dog does not attach: $(cat /tmp/foreground)"
+	usleep 100000
+done
+kill $!
+wait $! || die "dog ended with status $?: $(cat /tmp/foreground)"
+[ "$(head -n1 /tmp/foreground)" = /dev/nbd1 ] || die "dog says $(cat /tmp/foreground)"
+[ ! -e /sys/block/nbd1/pid ] || die "still attached"
+
+# Without a monitor a device survives as long as its connections; a monitor that
+# comes later finds those that died.
+dev=$($dog nbd attach "$name" --no-monitor -t 5) || die "dog nbd attach -> $?"
+echo GUEST-ALONE # and the host takes the sheep away
+until dmesg | grep -q "${dev#/dev/}: Receive control failed"; do usleep 100000; done
+$dog nbd monitor $dev -l $log >/tmp/foreground 2>&1 &
+run dd if=$dev of=/dev/null bs=4k count=1 iflag=direct
+run $dog nbd detach $dev
+wait $! || die "the monitor ended with status $?: $(cat /tmp/foreground)"

@@ -86,7 +86,7 @@ func (s *session) attachForeground(ctx context.Context, d attach.Device) error {
 		return err
 	}
 	s.opts.nbd.connections = d.Connections
-	err := s.monitor(ctx, d, nil)
+	err := s.monitor(ctx, d, s.name(), nil)
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
@@ -101,12 +101,12 @@ func (s *session) leaveMonitor(ctx context.Context, d attach.Device) error {
 	if s.app.env.Background == nil {
 		return fmt.Errorf("start a monitor: not possible here")
 	}
-	args := []string{"nbd", "monitor", d.Path, "--connections", fmt.Sprint(d.Connections)}
+	args := []string{"nbd", "monitor", "--connections", fmt.Sprint(d.Connections)}
 	for _, a := range s.opts.nbd.addrs {
 		args = append(args, "--nbd-addr", a.String())
 	}
 	if s.opts.nbd.log != "" {
 		args = append(args, "--log", s.opts.nbd.log)
 	}
-	return s.app.env.Background(ctx, args)
+	return s.app.env.Background(ctx, append(args, "--", d.Path, s.name()))
 }

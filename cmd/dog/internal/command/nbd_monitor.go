@@ -16,21 +16,26 @@ func nbdMonitor(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.monitor(ctx, d, func() {
+	return s.monitor(ctx, d, s.arg(1), func() {
 		s.print("Watching %s\n", d.Path)
 		s.out.Flush() // whoever started this process waits for the line
 	})
 }
 
 // monitor replaces the connections of d that die, until it is detached.
-func (s *session) monitor(ctx context.Context, d attach.Device, ready func()) error {
+func (s *session) monitor(ctx context.Context, d attach.Device, export string, ready func()) error {
 	log, done, err := s.monitorLog()
 	if err != nil {
 		return fail(ExitSystem, "Failed: %v", err)
 	}
 	defer done()
 	o := s.opts.nbd
-	err = s.app.env.Host.Monitor(ctx, d.Index, attach.MonitorConfig{Addrs: o.addrs, Connections: o.connections, Log: log, Ready: ready})
+	err = s.app.env.Host.Monitor(ctx, d.Index, attach.MonitorConfig{
+		Addrs: o.addrs, Export: export, Connections: o.connections, Log: log, Ready: ready,
+	})
+	if err != nil && ctx.Err() != nil {
+		return err // the user has ended it
+	}
 	if err != nil {
 		log.Error("nothing watches the device any more", "err", err)
 		return nbdFailed(err)

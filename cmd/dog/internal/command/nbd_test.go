@@ -175,7 +175,7 @@ func TestNBDLife(t *testing.T) {
 	} {
 		t.Run(step.args, func(t *testing.T) { wantResult(t, w.run(t, strings.Fields(step.args)...), step.want) })
 	}
-	want := [][]string{{"nbd", "monitor", filepath.Join(w.dir, "dev/nbd1"), "--connections", "2", "--nbd-addr", w.addr, "--log", "/log"}}
+	want := [][]string{{"nbd", "monitor", "--connections", "2", "--nbd-addr", w.addr, "--log", "/log", "--", filepath.Join(w.dir, "dev/nbd1"), "alice"}}
 	if fmt.Sprint(w.started) != fmt.Sprint(want) {
 		t.Errorf("started in the background: %q, want %q", w.started, want)
 	}

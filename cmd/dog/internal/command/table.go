@@ -142,7 +142,7 @@ func nbdCommands() []command {
 		{name: "list", about: "list what a sheep exports and what is attached here", options: "nrhT", json: true, run: nbdList},
 		{name: "attach", about: "make an exported disk a block device of this machine", options: "nctdbRMFlfhT", args: "<export> [/dev/nbdN]", needs: 1, max: 2, run: nbdAttach, guess: guessExport},
 		{name: "detach", about: "end a block device", options: "nfhT", args: "<export> | /dev/nbdN", needs: 1, max: 1, run: nbdDetach, guess: guessDevice},
-		{name: "monitor", about: "replace the connections of a block device that die (attach starts it)", options: "nclhT", args: "<export> | /dev/nbdN", needs: 1, max: 1, run: nbdMonitor, guess: guessDevice},
+		{name: "monitor", about: "replace the connections of a block device that die (attach starts it)", options: "nclhT", args: "<export> | /dev/nbdN [export]", needs: 1, max: 2, run: nbdMonitor, guess: guessDevice},
 	}
 }
 
