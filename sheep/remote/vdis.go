@@ -136,7 +136,7 @@ type Query struct {
 }
 
 // pipeline is how many requests are in flight at once.
-const pipeline = 16
+const pipeline = 32
 
 // VDIs returns the VDIs that exist, in ascending order. Those whose inodes
 // cannot be read are listed with the error; deleted ones are listed only if q
@@ -181,14 +181,44 @@ func (c *Cluster) listed(ctx context.Context, numbers, deleted []byte, q Query) 
 }
 
 func (c *Cluster) list(ctx context.Context, id sheep.VDIID, q Query) Listed {
+	if q.Map {
+		return c.listMap(ctx, id, q)
+	}
 	l := Listed{VDI: id}
-	if l.Header, l.Err = c.Header(ctx, id); l.Err != nil {
+	l.Header, l.Err = c.Header(ctx, id)
+	return l
+}
+
+// firstSlots is how many entries of a map are read together with the header:
+// those of 4 GiB with objects of the usual size.
+const firstSlots = 1024
+
+// listMap reads header and map in one request if the map is short.
+func (c *Cluster) listMap(ctx context.Context, id sheep.VDIID, q Query) Listed {
+	l := Listed{VDI: id}
+	b := make([]byte, proto.InodeHeaderSize+firstSlots*proto.MapEntrySize)
+	if l.Err = c.Read(ctx, sheep.InodeObject(id), b, 0); l.Err != nil {
 		return l
 	}
-	if l.Header.Name == "" || !q.Map || q.Want != nil && !q.Want(l.Header) {
+	h, err := proto.DecodeInodeHeader(b)
+	if err != nil {
+		l.Err = fmt.Errorf("inode of VDI %v: %w", id, err)
 		return l
 	}
-	l.Objects, l.Err = c.Allocated(ctx, l.Header)
+	l.Header = &h
+	if h.Name == "" || q.Want != nil && !q.Want(&h) {
+		return l
+	}
+	n, err := Slots(&h)
+	if h.Hyper() || err != nil || n > firstSlots {
+		l.Objects, l.Err = c.Allocated(ctx, &h)
+		return l
+	}
+	for i, slot := 0, b[proto.InodeHeaderSize:]; i < n; i++ {
+		if owner := sheep.VDIID(binary.LittleEndian.Uint32(slot[i*proto.MapEntrySize:])); owner != 0 {
+			l.Objects = append(l.Objects, proto.BTreeEntry{Index: uint32(i), VDI: owner})
+		}
+	}
 	return l
 }
 
