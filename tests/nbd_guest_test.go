@@ -160,7 +160,7 @@ func TestDogAttach(t *testing.T) {
 	c.Dog("vdi", "create", "other", "8M")
 	const files = 80
 	console, wait := g.boot("--net", "--stage", "extra", "--extra", staticDog(t), "--extra", g.script("dog.sh"),
-		"--export", "vol", "--conns", "4", "--fs", "xfs", "--files", strconv.Itoa(files), "--kb", "64",
+		"--export", "vol", "--conns", "4", "--fs", "ext4", "--files", strconv.Itoa(files), "--kb", "64",
 		"--arg", "ports="+strings.Join(ports, ","))
 	seen := func(what string, ok func(console string) bool) {
 		t.Helper()
