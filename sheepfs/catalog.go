@@ -3,6 +3,7 @@ package sheepfs
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -160,9 +161,12 @@ func (c *catalog) load(ctx context.Context) error {
 			unknown = append(unknown, s.VDI)
 		}
 	}
-	for l := range remote.Ordered(slices.Values(unknown), headerWidth, func(id sheep.VDIID) listed { return read(ctx, r, id) }) {
-		if l.name != "" {
-			now[l.vdi] = l
+	for l := range remote.Ordered(slices.Values(unknown), headerWidth, func(id sheep.VDIID) outcome { return read(ctx, r, id) }) {
+		switch {
+		case l.err != nil:
+			return l.err
+		case l.name != "":
+			now[l.vdi] = l.listed
 		}
 	}
 	c.mu.Lock()
@@ -178,24 +182,34 @@ const headerWidth = 64
 // cluster.
 func keepable(ctx context.Context, r *remote.Cluster) (keep bool, ctime uint64, err error) {
 	_, data, err := r.Do(ctx, remote.Request{Op: proto.OpStatCluster, Into: make([]byte, proto.EpochRecordSize(0))})
-	if err != nil {
+	switch {
+	case remote.Result(err) != proto.ResultSuccess && len(data) == 0:
+		return false, 0, nil // not formatted, or not known to be
+	case remote.Result(err) == proto.ResultSuccess && err != nil:
 		return false, 0, err
-	}
-	if len(data) == 0 {
+	case len(data) == 0:
 		return false, 0, nil
 	}
 	e, err := proto.DecodeEpochRecord(data, 0)
 	return e.Flags&proto.ClusterRecycleVIDs == 0, e.Ctime, err
 }
 
-// read returns what the inode says. Without a name it is none: deleted meanwhile,
-// or not to be read.
-func read(ctx context.Context, r *remote.Cluster, id sheep.VDIID) listed {
+// An outcome is what became of reading an inode. Without a name it is none:
+// deleted meanwhile, or lost.
+type outcome struct {
+	listed
+	err error // why nothing can be read now
+}
+
+func read(ctx context.Context, r *remote.Cluster, id sheep.VDIID) outcome {
 	h, err := r.Header(ctx, id)
-	if err != nil {
-		return listed{}
+	if errors.Is(err, sheep.ErrNoObject) || errors.Is(err, sheep.ErrIO) {
+		return outcome{}
 	}
-	return listed{vdi: id, name: h.Name, tag: h.Tag, snapID: h.SnapID, snapshot: h.Snapshot()}
+	if err != nil {
+		return outcome{err: err}
+	}
+	return outcome{listed: listed{vdi: id, name: h.Name, tag: h.Tag, snapID: h.SnapID, snapshot: h.Snapshot()}}
 }
 
 func byName(known map[sheep.VDIID]listed) map[string][]listed {

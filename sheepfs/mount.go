@@ -25,6 +25,11 @@ const maxTransfer = 1 << 20
 // Mount mounts the tree on a directory and serves it from then on. The process
 // must not touch the mount itself.
 func (t *FS) Mount(dir string) error {
+	if info, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("mount on %s: %w", dir, err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("mount on %s: %w", dir, syscall.ENOTDIR)
+	}
 	none := time.Duration(0)
 	server, err := fs.Mount(dir, t.root(), &fs.Options{
 		MountOptions: fuse.MountOptions{
