@@ -16,6 +16,7 @@ import (
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/size"
 	"sheepdog/sheep/vdi"
 )
 
@@ -92,9 +93,9 @@ func exportName(v sheep.VDI, tag string) string {
 func describe(v sheep.VDI, h proto.InodeHeader) string {
 	what := "disk"
 	if v.Snapshot {
-		what = fmt.Sprintf("snapshot %d of %s,", v.SnapID, proto.TimeFromWire(h.SnapTime).UTC().Format(time.DateTime))
+		what = fmt.Sprintf("snapshot %d of %s", v.SnapID, proto.TimeFromWire(h.SnapTime).UTC().Format(time.DateTime))
 	}
-	return fmt.Sprintf("%s of %d MiB, redundancy %v", what, h.Size>>20, v.Policy)
+	return fmt.Sprintf("%s, %s, redundancy %v", what, size.Human(h.Size), v.Policy)
 }
 
 // Stat says what a client would get, without opening anything.
@@ -110,10 +111,10 @@ func (e *exports) Stat(ctx context.Context, name string) (nbd.Info, error) {
 	return e.info(sel, h.Size), nil
 }
 
-// info is what clients are told of a disk of the size.
-func (e *exports) info(sel selection, size uint64) nbd.Info {
+// info is what clients are told of a disk of so many bytes.
+func (e *exports) info(sel selection, bytes uint64) nbd.Info {
 	return nbd.Info{
-		Size: size, ReadOnly: e.cfg.readOnly || sel.vdi.Snapshot, MultiConn: true, Preferred: preferredBlock, CheapExtents: true,
+		Size: bytes, ReadOnly: e.cfg.readOnly || sel.vdi.Snapshot, MultiConn: true, Preferred: preferredBlock, CheapExtents: true,
 		Description: fmt.Sprintf("redundancy %v, objects of %d MiB", sel.vdi.Policy, 1<<sel.vdi.BlockShift>>20),
 	}
 }

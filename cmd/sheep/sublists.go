@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sheepdog/cmd/internal/logging"
+	"sheepdog/sheep/size"
 )
 
 // items splits the argument of an option at its commas and calls set for each
@@ -260,24 +261,11 @@ func parseNumber(s string, low, high uint64) (uint64, bool) {
 	return n, err == nil && n >= low && n <= high
 }
 
-// parseSize returns the number of bytes that s stands for: a decimal number,
-// perhaps with a fraction, and at most one of the letters B, K, M, G, T and P.
+// parseSize returns the number of bytes that s stands for.
 func parseSize(s string) (uint64, error) {
-	invalid := refuse("Invalid size '%s'\nYou may use B, K, M, G, T or P suffixes for bytes, kilobytes, megabytes, gigabytes, terabytes and petabytes.", s)
-	number, shift := strings.TrimPrefix(strings.TrimLeft(s, blanks), "+"), 0
-	if number == "" {
-		return 0, invalid
+	n, err := size.Parse(s)
+	if err != nil {
+		return 0, refuse("Invalid size '%s'\nYou may use B, K, M, G, T or P suffixes for bytes, kilobytes, megabytes, gigabytes, terabytes and petabytes.", s)
 	}
-	last := strings.ToUpper(number[len(number)-1:])
-	if i := strings.Index("BKMGTP", last); i >= 0 {
-		number, shift = number[:len(number)-1], 10*i
-	}
-	if strings.Trim(number, "0123456789.") != "" {
-		return 0, invalid
-	}
-	f, err := strconv.ParseFloat(number, 64)
-	if f *= float64(uint64(1) << shift); err != nil || f >= 1<<53 {
-		return 0, invalid // above this whole numbers are not exact, and no size here is so large
-	}
-	return uint64(f), nil
+	return n, nil
 }
