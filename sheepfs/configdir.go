@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-
-	"sheepdog/sheep"
 )
 
 // settings are what can be changed while the tree is mounted.
@@ -70,14 +68,4 @@ func (t *FS) moveTo(ctx context.Context, line string) error {
 		return fmt.Errorf("go on with %s: %w", addr, err)
 	}
 	return nil
-}
-
-// mountVolume shows the volume of a disk or a snapshot: NAME, NAME@TAG or NAME:ID.
-func (t *FS) mountVolume(context.Context, string) error {
-	return sheep.ErrNotSupported
-}
-
-// unmountVolume hides what mountVolume has shown.
-func (t *FS) unmountVolume(context.Context, string) error {
-	return sheep.ErrNotSupported
 }

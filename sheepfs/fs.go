@@ -83,6 +83,7 @@ type FS struct {
 
 	settings settings
 	space    space
+	shown    shown
 }
 
 // errStopped is why work ends with the FS.
