@@ -107,6 +107,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 		return nil, err
 	}
 	t.door = door
+	t.wg.Go(t.keepLearning)
 	return t, nil
 }
 

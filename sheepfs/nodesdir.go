@@ -28,6 +28,9 @@ func (t *FS) members(ctx context.Context) ([]sheep.Node, error) {
 	c := t.remote()
 	defer c.Close()
 	m, err := c.Membership(ctx)
+	if err == nil {
+		t.door.learn(m.Nodes)
+	}
 	return m.Nodes, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -590,4 +591,52 @@ func TestSheepfsHealth(t *testing.T) {
 		t.Errorf("umount without a cluster: %v", err)
 	}
 	m.wait(20 * time.Second)
+}
+
+func TestSheepfsMovesToAnotherSheep(t *testing.T) {
+	c := sheepfsCluster(t)
+	m := mountSheepfs(t, c, c.Nodes[0])
+	c.Dog("vdi", "create", "disk", "10M")
+	if got := len(m.names("node")); got != 5 {
+		t.Errorf("node has %d names", got)
+	}
+	f, err := os.Open(m.path("vdi/list"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	c.Nodes[0].Kill()
+	c.WaitRunning()
+	b := make([]byte, 4096)
+	if n, err := f.ReadAt(b, 0); n == 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("a file that was open has %d bytes (%v)", n, err)
+	}
+	if got, want := m.read("vdi/list"), c.Dog("vdi", "list"); got != want {
+		t.Errorf("vdi/list has\n%swhile dog prints\n%s", got, want)
+	}
+	m.must("vdi/create", "more 1M\n")
+	moved := strings.TrimSuffix(m.read("config/sheep_info"), "\n")
+	if moved != c.Nodes[1].Addr() && moved != c.Nodes[2].Addr() {
+		t.Errorf("it asks %s", moved)
+	}
+	for i, other := range []*harness.Node{c.Nodes[2], c.Nodes[1]} {
+		m.must("config/sheep_info", other.Addr()+"\n")
+		if got := m.read("config/sheep_info"); got != other.Addr()+"\n" {
+			t.Errorf("told to ask %s, it asks %s", other.Addr(), got)
+		}
+		m.must("vdi/create", fmt.Sprintf("more%d 1M\n", i))
+	}
+	for _, bad := range []string{c.Nodes[0].Addr(), "127.0.0.1", "", ":", "127.0.0.1:0", "127.0.0.1:99999", "127.0.0.1:x"} {
+		if err := m.write("config/sheep_info", bad+"\n"); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("told to ask %q: got error %v, want EINVAL", bad, err)
+		}
+		if got, _, _ := strings.Cut(m.read("config/sheep_info"), "\n"); got != c.Nodes[1].Addr() {
+			t.Errorf("after %q it asks %s", bad, got)
+		}
+	}
+	stranger := harness.Start(t, harness.Config{Nodes: 1})
+	stranger.Format(1)
+	if err := m.write("config/sheep_info", stranger.Nodes[0].Addr()+"\n"); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("told to ask another cluster: got error %v, want EINVAL", err)
+	}
 }
