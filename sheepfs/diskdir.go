@@ -129,11 +129,12 @@ func lockText(l sheep.Lock) string {
 	case l.State != sheep.Shared || len(l.Participants) == 0:
 		return "unlocked\n"
 	}
-	b := "shared"
+	var b strings.Builder
+	b.WriteString("shared")
 	for _, p := range l.Participants {
-		b += " " + p.Node.String()
+		b.WriteString(" " + p.Node.String())
 	}
-	return b + "\n"
+	return b.String() + "\n"
 }
 
 // snapshotsDir is the snapshots of a disk, each in a directory.

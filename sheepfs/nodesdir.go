@@ -89,11 +89,12 @@ func (t *FS) nodeList(ctx context.Context) (content, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := listing.Nodes
+	var b strings.Builder
+	b.WriteString(listing.Nodes)
 	for i, n := range nodes {
-		b += listing.Node(i, n)
+		b.WriteString(listing.Node(i, n))
 	}
-	return text(b), nil
+	return text(b.String()), nil
 }
 
 // nodeInfo is what dog node info prints. Nodes that do not answer are left out.
@@ -170,9 +171,10 @@ func oneNodeRecovery(ctx context.Context, c *remote.Cluster, i int, n sheep.Node
 
 func oneNodeDisks(ctx context.Context, c *remote.Cluster, _ int, _ sheep.Node) (string, error) {
 	disks, err := c.Disks(ctx, "")
-	b := listing.Disks
+	var b strings.Builder
+	b.WriteString(listing.Disks)
 	for _, d := range disks {
-		b += listing.Disk(d)
+		b.WriteString(listing.Disk(d))
 	}
-	return b, err
+	return b.String(), err
 }

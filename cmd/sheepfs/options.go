@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -235,10 +236,8 @@ func (c *commandLine) logItem(name, value string) (err error) {
 		c.logs.dir = path
 	case "format":
 		c.logs.format = logging.Format(value)
-		for _, f := range logging.Formats() {
-			if f == c.logs.format {
-				return nil
-			}
+		if slices.Contains(logging.Formats(), c.logs.format) {
+			return nil
 		}
 		return wrong("invalid log format: %s", value)
 	case "dst":
