@@ -26,6 +26,7 @@ type door struct {
 	addr  string       // guarded by mu; of the sheep that is asked
 	conn  *client.Conn // guarded by mu; nil while there is none
 	known []string     // guarded by mu; addresses of the nodes
+	hung  string       // guarded by mu; of the sheep that last did not answer
 }
 
 // The pauses between two attempts to find a sheep.
@@ -160,7 +161,8 @@ func (d *door) enter(addr string, conn *client.Conn) {
 	}
 }
 
-// candidates returns where a sheep may be, the last one first.
+// candidates returns where a sheep may be, the last one first, unless it did not
+// answer.
 func (d *door) candidates() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -170,7 +172,21 @@ func (d *door) candidates() []string {
 			all = append(all, addr)
 		}
 	}
+	if d.addr == d.hung {
+		all = append(all[1:], d.addr)
+	}
 	return all
+}
+
+// shun drops the connection, whose sheep is there and does not answer.
+func (d *door) shun() {
+	d.mu.Lock()
+	conn := d.conn
+	d.hung = d.addr
+	d.mu.Unlock()
+	if conn != nil {
+		d.drop(conn)
+	}
 }
 
 // learn remembers the nodes of the cluster.
@@ -214,14 +230,20 @@ func (d *door) close() error {
 	return conn.Close()
 }
 
-// learnPause is how often the nodes are asked for.
+// learnPause is how often the nodes are asked for, and how long a sheep has for
+// an answer that it has at hand.
 const learnPause = 5 * time.Second
 
-// keepLearning keeps the list of nodes current until the FS is closed.
+// keepLearning keeps the list of nodes current until the FS is closed, and turns
+// away from a sheep that does not answer.
 func (t *FS) keepLearning() {
 	for {
 		ctx, cancel := context.WithTimeout(t.ctx, learnPause)
-		_, _ = t.members(ctx) // which learns; the next time is soon
+		_, err := t.members(ctx)
+		if errors.Is(err, context.DeadlineExceeded) && t.ctx.Err() == nil {
+			t.log.Warn("the sheep does not answer", "server", t.door.server())
+			t.door.shun()
+		}
 		cancel()
 		select {
 		case <-time.After(learnPause):

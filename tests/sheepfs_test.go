@@ -640,3 +640,21 @@ func TestSheepfsMovesToAnotherSheep(t *testing.T) {
 		t.Errorf("told to ask another cluster: got error %v, want EINVAL", err)
 	}
 }
+
+func TestSheepfsTurnsAwayFromASheepThatHangs(t *testing.T) {
+	c := sheepfsCluster(t)
+	m := mountSheepfs(t, c, c.Nodes[0])
+	want := m.read("node/list")
+	if err := c.Nodes[0].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Nodes[0].Signal(syscall.SIGCONT)
+	started := time.Now()
+	got := m.read("node/list")
+	if took := time.Since(started); took > 20*time.Second {
+		t.Errorf("reading took %v", took)
+	}
+	if moved := m.read("config/sheep_info"); moved == c.Nodes[0].Addr()+"\n" || got != want {
+		t.Errorf("it asks %swhich says %q, want %q", moved, got, want)
+	}
+}
