@@ -29,7 +29,14 @@ func (b *budget) share() *share {
 
 // fits reports whether s may take n more. The caller holds mu.
 func (b *budget) fits(s *share, n int64) bool {
-	return s.used+n <= min(b.perConn, b.total-b.used)
+	return s.used+n <= min(b.perConn, b.total-b.used-n)
+}
+
+// hoards reports whether s holds much while another connection waits.
+func (s *share) hoards() bool {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	return len(s.of.waiting) > 0 && s.used > s.of.total/16
 }
 
 // tryTake takes n bytes if that is possible at once.

@@ -36,7 +36,9 @@ type Config struct {
 	HandshakeTimeout time.Duration
 
 	// Patience is how long a client may neither accept any byte of a reply nor
-	// send any of an announced payload before it is cut off (60 s).
+	// send any of an announced payload before it is cut off (60 s). While others
+	// wait for memory, of which it has a sixteenth or more for payloads that it
+	// does not send, it is cut off after two seconds.
 	Patience time.Duration
 
 	// DrainTimeout is how long requests in flight and flushes may take when the
@@ -88,7 +90,7 @@ func (cfg Config) withDefaults() Config {
 	if cfg.MaxInFlight <= 0 {
 		cfg.MaxInFlight = 128 << 20
 	}
-	cfg.MaxInFlight = max(cfg.MaxInFlight, 2*largest)
+	cfg.MaxInFlight = max(cfg.MaxInFlight, 4*largest)
 	if cfg.MaxInFlightConn <= 0 {
 		cfg.MaxInFlightConn = cfg.MaxInFlight / 2
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"sheepdog/nbd"
@@ -160,4 +161,41 @@ func TestSlowReaderHoldsOnlyItsShare(t *testing.T) {
 		h.Close()
 	}
 	await(t, "all memory is given back", func() bool { return s.Stats().InFlight == 0 })
+}
+
+// TestSilentWritersGiveWay has many clients announce large payloads and send
+// nothing. The requests of another client are answered long before the patience
+// with those is over, large ones too.
+func TestSilentWritersGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipes()
+		s := serveAt(t, exports{"a": newMemory(4 << 20)}, nbd.Config{MaxRequest: 1 << 20, MaxInFlight: 8 << 20, Patience: time.Hour}, l)
+		for range 30 {
+			hog := l.dial(t)
+			hog.choose("a")
+			hog.Write(request(cmdWrite, 0, 0, 0, 1<<20))
+		}
+		synctest.Wait()
+		if n := s.Stats().InFlight; n < 4<<20 {
+			t.Fatalf("the silent writers hold %d bytes only", n)
+		}
+		c := l.dial(t)
+		c.choose("a")
+		start := time.Now()
+		c.request(cmdRead, 0, 1, 4096)
+		if no := c.simple(1); no != 0 {
+			t.Fatalf("a small read answers %d", no)
+		}
+		c.read(4096)
+		if d := time.Since(start); d > 0 {
+			t.Errorf("a small request waited %v", d)
+		}
+		c.request(cmdWrite, 0, 2, 1<<20, make([]byte, 1<<20))
+		if no := c.simple(2); no != 0 {
+			t.Fatalf("a large write answers %d", no)
+		}
+		if d := time.Since(start); d > time.Minute {
+			t.Errorf("a large request waited %v", d)
+		}
+	})
 }

@@ -1,8 +1,10 @@
 package nbd
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -14,7 +16,11 @@ type reader struct {
 	idle     func() // called before a read that may block
 	patience time.Duration
 	deadline func(time.Time) // sets or, if zero, clears the limit of a payload
+	hoards   func() bool     // others wait for memory, of which this connection has much
 }
+
+// A client that has announced a payload and is silent is looked at so often.
+const lookAfter = 2 * time.Second
 
 // grow replaces the buffer by a larger one.
 func (r *reader) grow(n int) {
@@ -52,9 +58,13 @@ func (r *reader) fill(n int) error {
 	if r.idle != nil {
 		r.idle()
 	}
-	k, err := r.src.Read(r.buf[r.w:])
-	r.w += k
-	if k > 0 {
+	return r.took(r.src.Read(r.buf[r.w:]))
+}
+
+// took notes that n bytes were read into the buffer.
+func (r *reader) took(n int, err error) error {
+	r.w += n
+	if n > 0 {
 		return nil
 	}
 	if err == nil {
@@ -63,7 +73,19 @@ func (r *reader) fill(n int) error {
 	return err
 }
 
-// payload fills p. The source may not pause for longer than the patience.
+// within reads a part of a payload. The source may not pause for longer than
+// the patience, and only for a moment if the connection hoards memory.
+func (r *reader) within(p []byte) (int, error) {
+	for silent := time.Duration(0); ; silent += lookAfter {
+		r.deadline(time.Now().Add(min(lookAfter, r.patience-silent)))
+		n, err := r.src.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || silent+lookAfter >= r.patience || r.hoards() {
+			return n, err
+		}
+	}
+}
+
+// payload fills p from what a client has announced.
 func (r *reader) payload(p []byte) error {
 	n := copy(p, r.buf[r.r:r.w])
 	r.r += n
@@ -75,18 +97,18 @@ func (r *reader) payload(p []byte) error {
 	}
 	defer r.deadline(time.Time{})
 	for len(p) > 0 {
-		r.deadline(time.Now().Add(r.patience))
-		if len(p) < len(r.buf) {
-			if err := r.fill(1); err != nil {
+		if len(p) < len(r.buf) { // with what follows it
+			r.r, r.w = 0, 0
+			if err := r.took(r.within(r.buf)); err != nil {
 				return unexpected(err)
 			}
-			n := copy(p, r.buf[r.r:r.w])
+			n := copy(p, r.buf[:r.w])
 			r.r += n
 			p = p[n:]
 			continue
 		}
-		n, err := io.ReadFull(r.src, p[:min(len(p), 1<<20)])
-		if err != nil {
+		n, err := r.within(p)
+		if n == 0 && err != nil {
 			return unexpected(err)
 		}
 		p = p[n:]
@@ -103,8 +125,8 @@ func (r *reader) skip(n int64) error {
 	}
 	defer r.deadline(time.Time{})
 	for n > 0 {
-		r.deadline(time.Now().Add(r.patience))
-		if err := r.fill(1); err != nil {
+		r.r, r.w = 0, 0
+		if err := r.took(r.within(r.buf)); err != nil {
 			return unexpected(err)
 		}
 		k := min(n, int64(r.buffered()))

@@ -24,7 +24,7 @@ func (c *conn) transmit() error {
 	c.last = make(chan error, 1)
 	c.watch = time.AfterFunc(time.Hour, c.relieve)
 	c.in.grow(readBuffer)
-	c.in.idle = c.flush
+	c.in.idle, c.in.hoards = c.flush, c.share.hoards
 	c.cost[0].Store(int64(slowestCount))
 	c.cost[1].Store(int64(slowestCount))
 	c.nc.SetWriteDeadline(time.Time{})

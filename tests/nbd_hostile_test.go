@@ -112,7 +112,7 @@ func nbdOption(option, length uint32, data string) []byte {
 // TestNBDAbuse has strangers do their worst while an honest client works. It
 // does not notice, and the daemon does not grow.
 func TestNBDAbuse(t *testing.T) {
-	c := nbdCluster(t, 1, 1, "--nbd-max-connections", "64", "--nbd-max-inflight", "64M")
+	c := nbdCluster(t, 1, 1, "--nbd-max-connections", "64", "--nbd-max-inflight", "128M")
 	n := c.Nodes[0]
 	c.Dog("vdi", "create", "vol", "64M")
 	honest := dialNBD(t, n, "vol")

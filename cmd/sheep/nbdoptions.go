@@ -101,8 +101,8 @@ func (p *parser) setNBDConns(arg string) error {
 	return nil
 }
 
-// minNBDMemory is enough for two requests of the largest size.
-const minNBDMemory = 64 << 20
+// minNBDMemory is enough for four requests of the largest size.
+const minNBDMemory = 128 << 20
 
 func (p *parser) setNBDMemory(arg string) error {
 	n, err := parseSize(arg)
@@ -110,7 +110,7 @@ func (p *parser) setNBDMemory(arg string) error {
 		return err
 	}
 	if n < minNBDMemory {
-		return refuse("Invalid size of NBD requests in flight '%s': must be at least 64M", arg)
+		return refuse("Invalid size of NBD requests in flight '%s': must be at least 128M", arg)
 	}
 	p.cfg.nbd.maxMemory = int64(n)
 	return nil

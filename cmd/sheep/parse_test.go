@@ -207,7 +207,7 @@ func TestParseRefuses(t *testing.T) {
 	bad("--nbd-tls-key", "NBD over TLS needs both --nbd-tls-cert and --nbd-tls-key", "/key.pem")
 	bad("--nbd-tls-cert", "Invalid NBD certificate '%s': no path", "")
 	bad("--nbd-max-connections", "Invalid number of NBD connections '%s': must be an integer between 1 and 100000", append(numbers, "0")...)
-	bad("--nbd-max-inflight", "Invalid size of NBD requests in flight '%s': must be at least 64M", "0", "63M")
+	bad("--nbd-max-inflight", "Invalid size of NBD requests in flight '%s': must be at least 128M", "0", "127M")
 	bad("--nbd-handshake-timeout", "Invalid time of the NBD handshake '%s': must be an integer between 1 and 3600 (seconds)", append(numbers, "0", "3601")...)
 	bad("-i", "Bad addr: '(null)'", "", "port=7", "host=", "host=,port=7")
 	bad("--ioaddr", "invalid option %s", "foo", "nonblock", "hostname", "host", "port", "transport=tcp", "hostx=1.2.3.4")
