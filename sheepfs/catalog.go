@@ -61,8 +61,8 @@ func newCatalog(t *FS) *catalog {
 	return &catalog{tree: t, turn: make(chan struct{}, 1)}
 }
 
-// fresh is how long what a listing has found is good enough for looking one name
-// up.
+// fresh is how long what was found is good enough for looking one name up: for
+// the catalog and for the kernel.
 const fresh = time.Second
 
 // disks returns the names of the disks, also of those of which only snapshots are

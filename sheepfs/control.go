@@ -56,6 +56,7 @@ func (f *controlFile) mode() uint32 {
 // open.
 func (f *controlFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	f.tree.fill(&out.Attr, f.mode())
+	out.SetTimeout(fixedTimeout)
 	return 0
 }
 

@@ -83,7 +83,7 @@ func (t *FS) reader(path, name string, show func(context.Context) (content, erro
 // Getattr tells what all directories have in common.
 func (d *dir) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	d.tree.fill(&out.Attr, d.mode())
-	out.Nlink = 2
+	out.SetTimeout(fixedTimeout)
 	return 0
 }
 
@@ -95,7 +95,8 @@ func (d *dir) Setattr(ctx context.Context, _ fs.FileHandle, in *fuse.SetAttrIn, 
 	return d.Getattr(ctx, nil, out)
 }
 
-// fixedTimeout is how long the kernel may believe that a fixed child is there.
+// fixedTimeout is how long the kernel may believe that a fixed child is there, and
+// what it was told of the attributes, which never change.
 const fixedTimeout = time.Hour
 
 // Lookup finds a fixed child, or what find finds.
@@ -113,6 +114,7 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.
 	if err != nil {
 		return nil, errnoOf(err)
 	}
+	out.SetEntryTimeout(fresh)
 	return d.enter(ctx, name, n, out), 0
 }
 
@@ -120,6 +122,7 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.
 // that of n.
 func (d *dir) enter(ctx context.Context, name string, n node, out *fuse.EntryOut) *fs.Inode {
 	d.tree.fill(&out.Attr, n.mode())
+	out.SetAttrTimeout(fixedTimeout)
 	if child := d.GetChild(name); child != nil {
 		return child
 	}

@@ -184,8 +184,9 @@ func (t *FS) fill(a *fuse.Attr, mode uint32) {
 	a.Mode = mode & (syscall.S_IFMT | t.cfg.Mode)
 	a.Uid, a.Gid = t.cfg.UID, t.cfg.GID
 	a.SetTimes(&t.started, &t.started, &t.started)
-	if a.Nlink == 0 {
-		a.Nlink = 1
+	a.Nlink = 1
+	if mode&syscall.S_IFMT == syscall.S_IFDIR {
+		a.Nlink = 2
 	}
 }
 
