@@ -18,6 +18,7 @@ type dir struct {
 	path  string // in the tree, "" of the root
 	fixed []fixed
 	ways  ways
+	kept  map[string]*fs.Inode // children that exist once; set before the dir is used
 }
 
 // A fixed is a child that is always there.
@@ -62,6 +63,16 @@ func (t *FS) dir(path string, fixed []fixed, w ways) *dir {
 
 func (d *dir) mode() uint32 { return syscall.S_IFDIR | 0o755 }
 
+// keep makes n, which exists once, a child for ever. It is to be called by OnAdd.
+func (d *dir) keep(ctx context.Context, name string, n fs.InodeEmbedder, mode uint32) {
+	child := d.NewPersistentInode(ctx, n, fs.StableAttr{Mode: mode})
+	d.AddChild(name, child, false)
+	if d.kept == nil {
+		d.kept = make(map[string]*fs.Inode)
+	}
+	d.kept[name] = child
+}
+
 // in returns the path of a child.
 func (d *dir) in(name string) string {
 	if d.path == "" {
@@ -105,6 +116,11 @@ func (d *dir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.
 		out.SetEntryTimeout(fixedTimeout)
 		return d.enter(ctx, name, make(), out), 0
 	}
+	if child := d.kept[name]; child != nil {
+		d.tree.fill(&out.Attr, child.Mode()|0o755)
+		out.SetEntryTimeout(fixedTimeout)
+		return child, 0
+	}
 	if d.ways.find == nil {
 		return nil, syscall.ENOENT
 	}
@@ -144,6 +160,9 @@ func (d *dir) Readdir(ctx context.Context) (fs.DirStream, syscall.Errno) {
 	entries := make([]fuse.DirEntry, 0, len(d.fixed))
 	for _, f := range d.fixed {
 		entries = append(entries, fuse.DirEntry{Name: f.name, Mode: f.make().mode()})
+	}
+	for name, child := range d.kept {
+		entries = append(entries, fuse.DirEntry{Name: name, Mode: child.Mode()})
 	}
 	if d.ways.list != nil {
 		ctx, cancel := d.tree.reading(ctx)
