@@ -3,7 +3,7 @@ module sheepdog
 go 1.26.0
 
 require (
-	github.com/hanwen/go-fuse/v2 v2.12.1 // FUSE: a disk for the tests that forgets what was not synced
+	github.com/hanwen/go-fuse/v2 v2.12.1 // FUSE: sheepfs, and a disk for the tests that forgets what was not synced
 	github.com/mdlayher/genetlink v1.4.0 // the kernel's nbd client is driven through generic netlink
 	github.com/mdlayher/netlink v1.11.2 // likewise: the attributes of its messages
 	github.com/pojntfx/go-nbd v0.3.2 // constants of the NBD protocol; "latest" of this module is refused by the proxy, keep the version
