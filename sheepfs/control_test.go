@@ -273,3 +273,18 @@ func TestCatalogNamesSnapshots(t *testing.T) {
 		t.Errorf("the labels are %q, want %q", got, want)
 	}
 }
+
+func TestShownVolumes(t *testing.T) {
+	var s shown
+	for _, name := range []string{"b", "a", "b"} {
+		if err := s.add(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.list(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("shown are %q", got)
+	}
+	if !s.remove("a") || s.remove("a") || !slices.Equal(s.list(), []string{"b"}) {
+		t.Errorf("after a was removed, shown are %q", s.list())
+	}
+}

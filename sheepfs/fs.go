@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sheepdog/sheep"
@@ -72,6 +73,7 @@ type FS struct {
 	catalog *catalog
 	reasons reasons
 	started time.Time
+	volumes fs.InodeEmbedder // the directory of volumes; set by New
 
 	ctx   context.Context // ends with the FS
 	stop  context.CancelCauseFunc

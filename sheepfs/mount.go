@@ -30,6 +30,11 @@ func (t *FS) Mount(dir string) error {
 	} else if !info.IsDir() {
 		return fmt.Errorf("mount on %s: %w", dir, syscall.ENOTDIR)
 	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("mount on %s: %w", dir, err) // clearer than what fusermount says
+	}
+	f.Close()
 	none := time.Duration(0)
 	server, err := fs.Mount(dir, t.root(), &fs.Options{
 		MountOptions: fuse.MountOptions{

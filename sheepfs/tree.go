@@ -2,6 +2,7 @@ package sheepfs
 
 import (
 	"context"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 )
@@ -22,4 +23,8 @@ type rootDir struct{ dir }
 var _ fs.NodeOnAdder = (*rootDir)(nil)
 
 // OnAdd hangs the volumes into the tree.
-func (r *rootDir) OnAdd(ctx context.Context) {}
+func (r *rootDir) OnAdd(ctx context.Context) {
+	if r.tree.volumes != nil {
+		r.keep(ctx, "volume", r.tree.volumes, syscall.S_IFDIR)
+	}
+}

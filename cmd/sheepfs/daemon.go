@@ -100,4 +100,6 @@ func (r *reporter) say(text string) {
 }
 
 // oneLine returns what err says in one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+func oneLine(err error) string {
+	return strings.ReplaceAll(strings.Trim(err.Error(), "\n"), "\n", "; ")
+}
