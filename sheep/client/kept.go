@@ -1,0 +1,306 @@
+package client
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// A keptVDI is what a Roaming has to know of a VDI to go on with it elsewhere. Its
+// fields are guarded by the Roaming's mu.
+type keptVDI struct {
+	seq      uint64 // of the last write that was noted
+	writes   []keptWrite
+	bytes    int64
+	excess   uint64 // of the last write that there was no room for and no flush since; 0 if none
+	lost     error  // why the next flush has to fail
+	taken    error  // why nothing may be written any more: the lock is gone
+	flushing bool   // in the background
+}
+
+// A keptWrite is an answered write that may not be durable.
+type keptWrite struct {
+	seq  uint64
+	id   sheep.ObjectID
+	off  uint32
+	data *[]byte
+}
+
+// writeCost is what a kept write takes beside its data.
+const writeCost = 64
+
+// A change is a request that Roaming has to take note of.
+type change struct {
+	op      proto.Opcode
+	vdi     sheep.VDIID // 0 if there is nothing to note
+	id      sheep.ObjectID
+	off     uint32
+	payload []byte
+	durable bool
+	upTo    uint64 // of a flush: the writes that it makes durable
+}
+
+// errTaken says why a disk cannot be written any more.
+var errTaken = fmt.Errorf("%w: while there was no sheep another client has taken the lock", sheep.ErrIO)
+
+// prepare notes what has to be known before a request is sent.
+func (r *Roaming) prepare(h proto.Header, payload []byte) (change, error) {
+	switch h.Op {
+	case proto.OpWriteObj, proto.OpCreateAndWriteObj, proto.OpRemoveObj, proto.OpFlushVDI:
+	default:
+		return change{}, nil
+	}
+	b := proto.DecodeObjectBody(h.Body)
+	c := change{op: h.Op, vdi: b.ID.VDI(), id: b.ID, off: b.Off, payload: payload, durable: !h.Flags.Has(proto.FlagCache)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.kept[c.vdi]
+	if v == nil {
+		return c, nil
+	}
+	c.upTo = v.seq
+	if v.taken != nil && h.Op != proto.OpFlushVDI {
+		return c, v.taken
+	}
+	switch {
+	case h.Op == proto.OpFlushVDI:
+	case h.Op != proto.OpWriteObj:
+		r.forget(v, func(id sheep.ObjectID) bool { return id == c.id })
+	case c.id.Kind() == sheep.KindInode && len(v.writes) > 0:
+		r.forgetReleased(v, c)
+	}
+	return c, nil
+}
+
+// answered takes note of the outcome of c. It has to be done again if p, which has
+// answered, is no longer where requests go: the one that follows might not know
+// of it. err is what the client is to hear instead of the answer.
+func (r *Roaming) answered(p *post, c change, result proto.Result) (err error, again bool) {
+	if result != proto.ResultSuccess || c.vdi == 0 {
+		return nil, false
+	}
+	switch c.op {
+	case proto.OpFlushVDI:
+		return r.flushed(c), false
+	case proto.OpWriteObj:
+		if c.id.Kind() == sheep.KindData {
+			return nil, !r.keep(p, c)
+		}
+	}
+	return nil, false
+}
+
+// keep keeps an answered write, unless p is not the post any more. What is durable
+// is kept as well if something before it is, because that must not come back.
+func (r *Roaming) keep(p *post, c change) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now.Load() != p {
+		return false
+	}
+	v := r.kept[c.vdi]
+	if c.durable && (v == nil || len(v.writes) == 0) {
+		return true
+	}
+	if v == nil {
+		v = new(keptVDI)
+		r.kept[c.vdi] = v
+	}
+	v.seq++
+	v.writes = append(v.writes, keptWrite{seq: v.seq, id: c.id, off: c.off, data: r.copyOf(c.payload)})
+	v.bytes += int64(len(c.payload)) + writeCost
+	drop := 0
+	for ; v.bytes > r.cfg.Unflushed; drop++ {
+		v.excess = v.writes[drop].seq
+		r.letGo(v, v.writes[drop])
+	}
+	v.writes = slices.Delete(v.writes, 0, drop)
+	if v.bytes > r.cfg.Unflushed/2 && !v.flushing && r.ctx.Err() == nil {
+		v.flushing = true
+		r.wg.Go(func() { r.relieve(c.vdi, v) })
+	}
+	return true
+}
+
+// relieve flushes a VDI of which much is kept.
+func (r *Roaming) relieve(id sheep.VDIID, v *keptVDI) {
+	err := NewObjects(r).Flush(r.ctx, id)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v.flushing = false
+	if err != nil { // somebody is still to hear of it
+		v.lost = errors.Join(v.lost, err)
+	}
+}
+
+// flushed forgets what a flush has made durable. It returns why the flush has
+// failed nevertheless.
+func (r *Roaming) flushed(c change) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.kept[c.vdi]
+	if v == nil {
+		return nil
+	}
+	n := 0
+	for n < len(v.writes) && v.writes[n].seq <= c.upTo {
+		r.letGo(v, v.writes[n])
+		n++
+	}
+	v.writes = slices.Delete(v.writes, 0, n)
+	if v.excess <= c.upTo {
+		v.excess = 0
+	}
+	err := v.lost
+	v.lost = nil
+	if len(v.writes) == 0 && v.excess == 0 && v.taken == nil && !v.flushing {
+		delete(r.kept, c.vdi)
+	}
+	return err
+}
+
+// forgetReleased forgets the writes to objects whose slots c makes zero. The caller
+// holds mu.
+func (r *Roaming) forgetReleased(v *keptVDI, c change) {
+	end := uint64(c.off) + uint64(len(c.payload))
+	r.forget(v, func(id sheep.ObjectID) bool {
+		at := proto.MapOffset + uint64(id.Index())*proto.MapEntrySize
+		return id.Kind() == sheep.KindData && at >= uint64(c.off) && at+proto.MapEntrySize <= end &&
+			binary.LittleEndian.Uint32(c.payload[at-uint64(c.off):]) == 0
+	})
+}
+
+// forget forgets the writes to some objects. The caller holds mu.
+func (r *Roaming) forget(v *keptVDI, which func(sheep.ObjectID) bool) {
+	v.writes = slices.DeleteFunc(v.writes, func(w keptWrite) bool {
+		gone := which(w.id)
+		if gone {
+			r.letGo(v, w)
+		}
+		return gone
+	})
+}
+
+// letGo gives the memory of w back. The caller holds mu.
+func (r *Roaming) letGo(v *keptVDI, w keptWrite) {
+	v.bytes -= int64(len(*w.data)) + writeCost
+	r.buffers[bufferClass(cap(*w.data))].Put(w.data)
+}
+
+// Buffers are pooled by size: powers of two up to the largest request.
+const bufferClasses = 23
+
+// bufferClass returns the class of buffers of at least n bytes.
+func bufferClass(n int) int { return min(bits.Len(uint(max(n, 1)-1)), bufferClasses) }
+
+func (r *Roaming) copyOf(p []byte) *[]byte {
+	class := bufferClass(len(p))
+	if b, ok := r.buffers[class].Get().(*[]byte); ok && cap(*b) >= len(p) {
+		*b = append((*b)[:0], p...)
+		return b
+	}
+	b := append(make([]byte, 0, max(len(p), 1<<class)), p...)
+	return &b
+}
+
+// restoreWidth is how many objects are restored at the same time.
+const restoreWidth = 16
+
+// restore gives p the locks and the writes that are kept. It fails if p is no
+// good. The caller sees to it that nothing else is noted meanwhile.
+func (r *Roaming) restore(p *post) error {
+	if err := r.relock(p); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	var all [][]keptWrite
+	for _, v := range r.kept {
+		if v.excess != 0 {
+			v.lost = errors.Join(v.lost, fmt.Errorf("%w: more was written without a flush than is kept for another sheep", sheep.ErrIO))
+			v.excess = 0
+		}
+		all = append(all, byObject(v.writes)...)
+	}
+	r.mu.Unlock()
+	if len(all) > 0 {
+		r.cfg.Log.Info("repeats writes that were not flushed", "node", p.addr, "objects", len(all))
+	}
+	return r.repeatAll(p, all)
+}
+
+// byObject returns the writes to each object, in order.
+func byObject(writes []keptWrite) [][]keptWrite {
+	objects := make(map[sheep.ObjectID][]keptWrite)
+	for _, w := range writes {
+		objects[w.id] = append(objects[w.id], w)
+	}
+	all := make([][]keptWrite, 0, len(objects))
+	for _, writes := range objects {
+		all = append(all, writes)
+	}
+	return all
+}
+
+// repeatAll sends writes, those to one object in their order.
+func (r *Roaming) repeatAll(p *post, all [][]keptWrite) error {
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
+	work := make(chan []keptWrite)
+	var wg sync.WaitGroup
+	for range min(restoreWidth, len(all)) {
+		wg.Go(func() {
+			for writes := range work {
+				if err := r.repeat(ctx, p, writes); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	for _, writes := range all {
+		work <- writes
+	}
+	close(work)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// repeat sends the writes to one object. One that is refused is lost.
+func (r *Roaming) repeat(ctx context.Context, p *post, writes []keptWrite) error {
+	for _, w := range writes {
+		h := proto.Header{
+			Version: proto.OpWriteObj.Version(), Op: proto.OpWriteObj, Flags: proto.FlagWrite | proto.FlagCache,
+			Body: proto.ObjectBody{ID: w.id, Off: w.off}.Body(),
+		}
+		ctx, cancel := context.WithTimeout(ctx, restorePatience)
+		resp, _, err := p.conn.Do(ctx, h, *w.data, nil)
+		cancel()
+		switch {
+		case err != nil:
+			return err
+		case elsewhere(resp.Result):
+			return resp.Result.Err()
+		case resp.Result != proto.ResultSuccess:
+			r.refused(w, resp.Result.Err())
+			return nil
+		}
+	}
+	return nil
+}
+
+// refused notes that a write, and what followed it, cannot be repeated.
+func (r *Roaming) refused(w keptWrite, err error) {
+	r.cfg.Log.Warn("an unflushed write cannot be repeated", "oid", w.id, "err", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.kept[w.id.VDI()]; v != nil {
+		v.lost = errors.Join(v.lost, fmt.Errorf("%w: repeat a write to object %v: %w", sheep.ErrIO, w.id, err))
+		r.forget(v, func(id sheep.ObjectID) bool { return id == w.id })
+	}
+}
