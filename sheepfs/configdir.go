@@ -67,5 +67,6 @@ func (t *FS) moveTo(ctx context.Context, line string) error {
 	if err := t.door.move(ctx, addr); err != nil {
 		return fmt.Errorf("go on with %s: %w", addr, err)
 	}
+	t.volumes.disks.roaming.Move(addr)
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"sheepdog/sheep"
@@ -73,7 +72,7 @@ type FS struct {
 	catalog *catalog
 	reasons reasons
 	started time.Time
-	volumes fs.InodeEmbedder // the directory of volumes; set by New
+	volumes *volumesDir // the directory of volumes; set by New
 
 	ctx   context.Context // ends with the FS
 	stop  context.CancelCauseFunc
@@ -110,6 +109,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	}
 	t.door = door
 	t.wg.Go(t.keepLearning)
+	t.volumes = t.newVolumes()
 	return t, nil
 }
 
