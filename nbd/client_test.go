@@ -272,7 +272,7 @@ func metaAsk(name string, queries ...string) []byte {
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	var b []byte
-	for _, word := range bytes.Fields([]byte(s)) {
+	for word := range bytes.FieldsSeq([]byte(s)) {
 		p := make([]byte, len(word)/2)
 		if _, err := fmt.Sscanf(string(word), "%x", &p); err != nil {
 			t.Fatalf("%q: %v", word, err)

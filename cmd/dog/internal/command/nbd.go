@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -170,10 +171,8 @@ func (s *session) attached(arg string) (attach.Device, error) {
 // meant reports whether the options allow for a device that is attached at a:
 // where they name servers, only their devices are meant.
 func (s *session) meant(a attach.Address) bool {
-	for _, b := range s.opts.nbd.addrs {
-		if a == b {
-			return true
-		}
+	if slices.Contains(s.opts.nbd.addrs, a) {
+		return true
 	}
 	return len(s.opts.nbd.addrs) == 0
 }

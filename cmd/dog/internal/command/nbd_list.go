@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"sheepdog/nbd/attach"
 )
@@ -96,12 +97,7 @@ func (r nbdRow) on(d attach.Device) nbdRow {
 }
 
 func contains(addrs []attach.Address, a attach.Address) bool {
-	for _, b := range addrs {
-		if a == b {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(addrs, a)
 }
 
 func (s *session) printNBD(rows []nbdRow) {
