@@ -38,19 +38,20 @@ func (t *FS) Mount(dir string) error {
 	none := time.Duration(0)
 	server, err := fs.Mount(dir, t.root(), &fs.Options{
 		MountOptions: fuse.MountOptions{
-			FsName:            t.cfg.Source,
-			Name:              "sheepfs",
-			AllowOther:        t.cfg.AllowOther,
-			Options:           t.kernelOptions(),
-			DirectMountStrict: os.Geteuid() == 0,
-			DirectMountFlags:  t.mountFlags(),
-			MaxWrite:          maxTransfer,
-			MaxBackground:     64,
-			DisableSplice:     true, // nothing here comes from a file
-			DisableXAttrs:     true,
-			Debug:             t.cfg.Debug,
-			Logger:            t.stdLog(slog.LevelDebug),
-			ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+			FsName:             t.cfg.Source,
+			Name:               "sheepfs",
+			AllowOther:         t.cfg.AllowOther,
+			Options:            t.kernelOptions(),
+			DirectMountStrict:  os.Geteuid() == 0,
+			DirectMountFlags:   t.mountFlags(),
+			MaxWrite:           maxTransfer,
+			MaxBackground:      64,
+			DisableSplice:      true, // nothing here comes from a file
+			DisableXAttrs:      true,
+			DisableReadDirPlus: true, // to list names should not cost a request for each
+			Debug:              t.cfg.Debug,
+			Logger:             t.stdLog(slog.LevelDebug),
+			ExtraCapabilities:  fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO,
 		},
 		EntryTimeout:    &none, // but for what never goes
 		AttrTimeout:     &none,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -42,6 +43,10 @@ func (t *FS) newVolumes() *volumesDir {
 	return v
 }
 
+// glance is how long what was found with a name is good enough: the kernel looks a
+// name up, and then asks for the attributes.
+const glance = 20 * time.Millisecond
+
 // Lookup finds the volume of a disk or a snapshot.
 func (v *volumesDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	ctx, cancel := v.tree.reading(ctx)
@@ -51,7 +56,7 @@ func (v *volumesDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut
 		return nil, errnoOf(err)
 	}
 	out.SetEntryTimeout(fresh)
-	out.SetAttrTimeout(f.attrTimeout())
+	out.SetAttrTimeout(max(f.attrTimeout(), glance))
 	if known {
 		return f.EmbeddedInode(), 0
 	}
