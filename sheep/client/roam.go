@@ -39,11 +39,17 @@ func (r *Roaming) roam() {
 			pause = min(2*pause, maxRoamPause)
 			continue
 		}
-		pause = minRoamPause
 		r.enter(p)
+		began := time.Now()
 		r.stay(p)
 		r.withdraw(p)
 		p.conn.Close()
+		if time.Since(began) > maxRoamPause {
+			pause = minRoamPause
+			continue
+		}
+		r.rest(pause)
+		pause = min(2*pause, maxRoamPause)
 	}
 }
 
@@ -73,7 +79,7 @@ func (r *Roaming) find() (*post, error) {
 }
 
 // candidates returns where a sheep may be: the last one first, unless it did not
-// answer.
+// serve.
 func (r *Roaming) candidates() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -83,7 +89,7 @@ func (r *Roaming) candidates() []string {
 			all = append(all, addr)
 		}
 	}
-	if r.server == r.silent {
+	if r.server == r.shunned {
 		all = append(all[1:], r.server)
 	}
 	return all
@@ -117,11 +123,13 @@ func (r *Roaming) list(p *post) error {
 	resp, data, err := p.conn.Do(ctx, h, nil, room)
 	switch {
 	case err != nil && r.ctx.Err() == nil && ctx.Err() != nil:
-		r.shun(p)
-		return fmt.Errorf("%w: no answer for %v", sheep.ErrNetwork, r.cfg.Silence)
+		err = fmt.Errorf("%w: no answer for %v", sheep.ErrNetwork, r.cfg.Silence)
+		r.shun(p, err)
+		return err
 	case err != nil:
 		return err
 	case elsewhere(resp.Result):
+		r.shun(p, resp.Result.Err())
 		return resp.Result.Err()
 	case resp.Result != proto.ResultSuccess:
 		return nil
@@ -138,12 +146,14 @@ func (r *Roaming) list(p *post) error {
 	return err
 }
 
-// shun notes that p is there and does not answer.
-func (r *Roaming) shun(p *post) {
-	r.cfg.Log.Warn("the sheep does not answer", "node", p.addr)
+// shun notes that p is there and does not serve.
+func (r *Roaming) shun(p *post, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.silent = p.addr
+	if r.shunned != p.addr {
+		r.cfg.Log.Warn("the sheep does not serve", "node", p.addr, "err", err)
+	}
+	r.shunned = p.addr
 }
 
 // missing notes why there is no sheep.
@@ -162,9 +172,6 @@ func (r *Roaming) enter(p *post) {
 	defer r.mu.Unlock()
 	if r.server != p.addr || r.why != nil {
 		r.cfg.Log.Info("goes on with another connection", "node", p.addr)
-	}
-	if r.silent == p.addr {
-		r.silent = ""
 	}
 	r.server, r.why = p.addr, nil
 	r.now.Store(p)

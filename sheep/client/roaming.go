@@ -86,7 +86,7 @@ type Roaming struct {
 	arrived chan struct{}                // guarded by mu; closed when there is a sheep again
 	why     error                        // guarded by mu; why there was none at the last attempt
 	server  string                       // guarded by mu; the sheep that is asked, or was asked last
-	silent  string                       // guarded by mu; the sheep that last did not answer
+	shunned string                       // guarded by mu; the sheep that last was there and did not serve
 	nodes   []sheep.Node                 // guarded by mu; of the cluster
 	kept    map[sheep.VDIID]*keptVDI     // guarded by mu
 	locks   map[*Lock]struct{}           // guarded by mu
@@ -153,8 +153,8 @@ func (r *Roaming) Move(addr string) {
 	r.mu.Lock()
 	same := r.server == addr
 	r.server = addr
-	if r.silent == addr {
-		r.silent = ""
+	if r.shunned == addr {
+		r.shunned = ""
 	}
 	r.mu.Unlock()
 	if p := r.now.Load(); p != nil && !same {
@@ -181,7 +181,7 @@ func (r *Roaming) Do(ctx context.Context, h proto.Header, payload, into []byte) 
 				return resp, data, err
 			}
 		case err == nil:
-			r.cfg.Log.Debug("the sheep does not serve", "node", p.addr, "err", resp.Result.Err())
+			r.shun(p, resp.Result.Err())
 			p.leave()
 		case ctx.Err() != nil, p.conn.Err() == nil: // it is not the connection
 			return resp, nil, err
