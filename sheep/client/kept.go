@@ -16,13 +16,12 @@ import (
 // A keptVDI is what a Roaming has to know of a VDI to go on with it elsewhere. Its
 // fields are guarded by the Roaming's mu.
 type keptVDI struct {
-	seq      uint64 // of the last write that was noted
 	writes   []keptWrite
 	bytes    int64
-	excess   uint64 // of the last write that there was no room for and no flush since; 0 if none
-	lost     error  // why the next flush has to fail
-	taken    error  // why nothing may be written any more: the lock is gone
-	flushing bool   // in the background
+	excess   uint64        // of the last write that there was no room for and no flush since; 0 if none
+	lost     error         // why the next flush has to fail
+	taken    error         // why nothing may be written any more: the lock is gone
+	flushing chan struct{} // closed when the flush in the background has ended; nil if there is none
 }
 
 // A keptWrite is an answered write that may not be durable.
@@ -45,6 +44,7 @@ type change struct {
 	payload []byte
 	durable bool
 	upTo    uint64 // of a flush: the writes that it makes durable
+	own     bool   // of a flush: nobody hears of its outcome
 }
 
 // errTaken says why a disk cannot be written any more.
@@ -61,11 +61,11 @@ func (r *Roaming) prepare(h proto.Header, payload []byte) (change, error) {
 	c := change{op: h.Op, vdi: b.ID.VDI(), id: b.ID, off: b.Off, payload: payload, durable: !h.Flags.Has(proto.FlagCache)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c.upTo = r.seq
 	v := r.kept[c.vdi]
 	if v == nil {
 		return c, nil
 	}
-	c.upTo = v.seq
 	if v.taken != nil && h.Op != proto.OpFlushVDI {
 		return c, v.taken
 	}
@@ -82,13 +82,13 @@ func (r *Roaming) prepare(h proto.Header, payload []byte) (change, error) {
 // answered takes note of the outcome of c. It has to be done again if p, which has
 // answered, is no longer where requests go: the one that follows might not know
 // of it. err is what the client is to hear instead of the answer.
-func (r *Roaming) answered(p *post, c change, result proto.Result) (err error, again bool) {
+func (r *Roaming) answered(ctx context.Context, p *post, c change, result proto.Result) (err error, again bool) {
 	if result != proto.ResultSuccess || c.vdi == 0 {
 		return nil, false
 	}
 	switch c.op {
 	case proto.OpFlushVDI:
-		return r.flushed(c), false
+		return r.flushed(ctx, c), false
 	case proto.OpWriteObj:
 		if c.id.Kind() == sheep.KindData {
 			return nil, !r.keep(p, c)
@@ -113,8 +113,8 @@ func (r *Roaming) keep(p *post, c change) bool {
 		v = new(keptVDI)
 		r.kept[c.vdi] = v
 	}
-	v.seq++
-	v.writes = append(v.writes, keptWrite{seq: v.seq, id: c.id, off: c.off, data: r.copyOf(c.payload)})
+	r.seq++
+	v.writes = append(v.writes, keptWrite{seq: r.seq, id: c.id, off: c.off, data: r.copyOf(c.payload)})
 	v.bytes += int64(len(c.payload)) + writeCost
 	drop := 0
 	for ; v.bytes > r.cfg.Unflushed; drop++ {
@@ -122,8 +122,8 @@ func (r *Roaming) keep(p *post, c change) bool {
 		r.letGo(v, v.writes[drop])
 	}
 	v.writes = slices.Delete(v.writes, 0, drop)
-	if v.bytes > r.cfg.Unflushed/2 && !v.flushing && r.ctx.Err() == nil {
-		v.flushing = true
+	if v.bytes > r.cfg.Unflushed/2 && v.flushing == nil && r.ctx.Err() == nil {
+		v.flushing = make(chan struct{})
 		r.wg.Go(func() { r.relieve(c.vdi, v) })
 	}
 	return true
@@ -131,23 +131,44 @@ func (r *Roaming) keep(p *post, c change) bool {
 
 // relieve flushes a VDI of which much is kept.
 func (r *Roaming) relieve(id sheep.VDIID, v *keptVDI) {
-	err := NewObjects(r).Flush(r.ctx, id)
+	h := proto.Header{
+		Version: proto.OpFlushVDI.Version(), Op: proto.OpFlushVDI, Flags: proto.FlagCache,
+		Body: proto.ObjectBody{ID: sheep.InodeObject(id)}.Body(),
+	}
+	c, _ := r.prepare(h, nil)
+	c.own = true
+	resp, _, err := r.do(r.ctx, c, h, nil, nil)
+	err = outcome(resp, err, 0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v.flushing = false
-	if err != nil { // somebody is still to hear of it
-		v.lost = errors.Join(v.lost, err)
+	if err != nil && !errors.Is(err, sheep.ErrInvalid) { // somebody is still to hear of it
+		v.lost = errors.Join(v.lost, fmt.Errorf("flush VDI %v: %w", id, err))
 	}
+	close(v.flushing)
+	v.flushing = nil
 }
 
 // flushed forgets what a flush has made durable. It returns why the flush has
-// failed nevertheless.
-func (r *Roaming) flushed(c change) error {
+// failed nevertheless. A flush in the background may just have heard that, in the
+// stead of this one, so it is waited for.
+func (r *Roaming) flushed(ctx context.Context, c change) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := r.kept[c.vdi]
 	if v == nil {
 		return nil
+	}
+	for !c.own && v.flushing != nil {
+		done := v.flushing
+		r.mu.Unlock()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 	}
 	n := 0
 	for n < len(v.writes) && v.writes[n].seq <= c.upTo {
@@ -158,9 +179,12 @@ func (r *Roaming) flushed(c change) error {
 	if v.excess <= c.upTo {
 		v.excess = 0
 	}
+	if c.own {
+		return nil
+	}
 	err := v.lost
 	v.lost = nil
-	if len(v.writes) == 0 && v.excess == 0 && v.taken == nil && !v.flushing {
+	if len(v.writes) == 0 && v.excess == 0 && v.taken == nil && r.kept[c.vdi] == v {
 		delete(r.kept, c.vdi)
 	}
 	return err

@@ -89,6 +89,7 @@ type Roaming struct {
 	shunned string                       // guarded by mu; the sheep that last was there and did not serve
 	nodes   []sheep.Node                 // guarded by mu; of the cluster
 	kept    map[sheep.VDIID]*keptVDI     // guarded by mu
+	seq     uint64                       // guarded by mu; of the last write that was kept
 	locks   map[*Lock]struct{}           // guarded by mu
 	buffers [bufferClasses + 1]sync.Pool // of *[]byte
 }
@@ -169,6 +170,11 @@ func (r *Roaming) Do(ctx context.Context, h proto.Header, payload, into []byte) 
 	if err != nil {
 		return proto.Response{}, nil, err
 	}
+	return r.do(ctx, c, h, payload, into)
+}
+
+// do sends a request of which c has been noted.
+func (r *Roaming) do(ctx context.Context, c change, h proto.Header, payload, into []byte) (proto.Response, []byte, error) {
 	for {
 		p, err := r.post(ctx)
 		if err != nil {
@@ -177,7 +183,7 @@ func (r *Roaming) Do(ctx context.Context, h proto.Header, payload, into []byte) 
 		resp, data, err := p.conn.Do(ctx, h, payload, into)
 		switch {
 		case err == nil && !elsewhere(resp.Result):
-			if err, again := r.answered(p, c, resp.Result); !again {
+			if err, again := r.answered(ctx, p, c, resp.Result); !again {
 				return resp, data, err
 			}
 		case err == nil:
