@@ -113,11 +113,12 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	return t, nil
 }
 
-// Close ends the work of an FS that is not mounted, or no more.
+// Close ends the work of an FS that is not mounted, or no more. It makes durable
+// what was written to volumes and gives back their locks; if it fails to, it says so.
 func (t *FS) Close() error {
 	t.stop(errStopped)
 	t.wg.Wait()
-	return t.door.close()
+	return errors.Join(t.volumes.ended, t.door.close())
 }
 
 // reading returns a context for looking something up on behalf of a process. It

@@ -3,6 +3,7 @@ package sheepfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 type volumesDir struct {
 	dir
 	disks *disks
+	ended error // what went wrong at the end; set before the FS is closed
 }
 
 var (
@@ -36,7 +38,7 @@ func (t *FS) newVolumes() *volumesDir {
 	t.wg.Go(func() {
 		<-t.ctx.Done()
 		if err := v.disks.close(); err != nil {
-			t.log.Error("what was written last may be lost", "err", err)
+			v.ended = fmt.Errorf("what was written last may be lost: %w", err)
 		}
 		r.Close()
 	})

@@ -13,6 +13,8 @@
 //
 // The package promises that every request ends exactly once, with an answer or
 // with the error that broke the connection, and that the memory lent to it is
-// untouched afterwards. It repeats nothing: whoever sent a request over a broken
-// connection has to decide whether it may be sent twice.
+// untouched afterwards. A Conn and a Pool repeat nothing: whoever sent a request
+// over a broken connection has to decide whether it may be sent twice. A Roaming
+// decides that for the clients of a disk: it goes from a sheep that dies to
+// another one, with what was not flushed and with the locks.
 package client

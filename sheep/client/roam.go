@@ -43,7 +43,7 @@ func (r *Roaming) roam() {
 		began := time.Now()
 		r.stay(p)
 		r.withdraw(p)
-		p.conn.Close()
+		p.close()
 		if time.Since(began) > maxRoamPause {
 			pause = minRoamPause
 			continue
@@ -103,12 +103,17 @@ func (r *Roaming) try(addr string) (*post, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &post{conn: conn, addr: addr, left: make(chan struct{}), gone: make(chan struct{})}
+	probe, err := r.cfg.Dial(ctx, addr)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	p := &post{conn: conn, probe: probe, addr: addr, left: make(chan struct{}), gone: make(chan struct{})}
 	if err = r.list(p); err == nil {
 		err = r.restore(p)
 	}
 	if err != nil {
-		conn.Close()
+		p.close()
 		return nil, fmt.Errorf("sheep at %s: %w", addr, err)
 	}
 	return p, nil
@@ -120,7 +125,7 @@ func (r *Roaming) list(p *post) error {
 	defer cancel()
 	h := proto.Header{Version: proto.OpGetNodeList.Version(), Op: proto.OpGetNodeList}
 	room := make([]byte, proto.MaxNodes*proto.NodeSize)
-	resp, data, err := p.conn.Do(ctx, h, nil, room)
+	resp, data, err := p.probe.Do(ctx, h, nil, room)
 	switch {
 	case err != nil && r.ctx.Err() == nil && ctx.Err() != nil:
 		err = fmt.Errorf("%w: no answer for %v", sheep.ErrNetwork, r.cfg.Silence)

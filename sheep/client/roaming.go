@@ -94,13 +94,20 @@ type Roaming struct {
 	buffers [bufferClasses + 1]sync.Pool // of *[]byte
 }
 
-// A post is a sheep that requests are sent to.
+// A post is a sheep that requests are sent to. That it lives is asked over a
+// connection of its own, where no request of a disk stands in line before.
 type post struct {
-	conn *Conn
-	addr string
-	left chan struct{} // closed when it has been given up
-	gone chan struct{} // closed when requests no longer go there
-	once sync.Once     // for left
+	conn  *Conn
+	probe *Conn
+	addr  string
+	left  chan struct{} // closed when it has been given up
+	gone  chan struct{} // closed when requests no longer go there
+	once  sync.Once     // for left
+}
+
+func (p *post) close() {
+	p.conn.Close()
+	p.probe.Close()
 }
 
 // leave gives the post up.

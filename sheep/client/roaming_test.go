@@ -559,7 +559,7 @@ func TestALockThatWasTakenMeanwhileEndsTheWriting(t *testing.T) {
 		f.mu.Lock()
 		f.lock = ""
 		f.mu.Unlock()
-		if l, err = r.Lock(t.Context(), "disk"); err != nil {
+		if _, err := r.Lock(t.Context(), "disk"); err != nil {
 			t.Fatal(err)
 		}
 		put(t, o, 1, 0, "four")
