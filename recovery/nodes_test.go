@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sheepdog/recovery"
 	"sheepdog/sheep"
 	"sheepdog/sheep/replica"
 )
@@ -39,7 +40,7 @@ func (w *world) holders(ref sheep.Ref) []*machine {
 
 func TestANodeThatDoesNotHoldAnObjectSaysSo(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.disabled = true
+		w.disable(true)
 		w.begin()
 		time.Sleep(time.Second)
 		ref, holders := reference(0), w.holders(reference(0))
@@ -105,7 +106,7 @@ func TestASurplusCopyThatWasRemovedIsNoProofOfAbsence(t *testing.T) {
 		}
 		w.stop(guest, true)
 		w.begin()
-		w.disabled = true
+		w.disable(true)
 		w.start(guest, false)
 		w.begin()
 		time.Sleep(time.Second)
@@ -115,12 +116,77 @@ func TestASurplusCopyThatWasRemovedIsNoProofOfAbsence(t *testing.T) {
 	})
 }
 
+// TestASurplusCopyThatMissedWritesIsNotBelieved: a node was to hold an object in
+// an epoch in which it never looked at its old copy. Later it is complete for an
+// epoch in which it does not hold the object, which says nothing about that copy.
+func TestASurplusCopyThatMissedWritesIsNotBelieved(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ref, gateway := reference(0), w.machines[5].life
+		first := w.holders(ref)
+		settle(w)
+		w.stop(first[0], true)
+		w.begin()
+		time.Sleep(time.Second)
+		settle(w)
+		guest := w.holders(ref)[slices.IndexFunc(w.holders(ref), func(m *machine) bool { return !slices.Contains(first, m) })]
+		w.disable(true)
+		w.stop(guest, true)
+		w.begin()
+		if err := gateway.fan.Write(gateway.ctx, ref, &sheep.Write{Data: content(7), Durable: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.start(guest, false)
+		w.begin() // now the guest is to hold it again
+		time.Sleep(time.Second)
+		if !slices.Contains(w.holders(ref), guest) {
+			t.Fatal("the guest is not a holder")
+		}
+		w.start(first[0], false)
+		for _, m := range w.machines {
+			if m != guest {
+				m.life.rec.SetThrottle(recovery.Throttle{Max: 1, Interval: 24 * time.Hour})
+			}
+		}
+		w.disable(false)
+		w.begin()
+		for !w.completed(guest) {
+			time.Sleep(100 * time.Millisecond)
+		}
+		w.disable(true)
+		for _, m := range w.machines[:5] {
+			w.stop(m, true)
+			w.begin()
+			w.start(m, false)
+			w.begin()
+		}
+		p := make([]byte, slotSize)
+		if err := gateway.fan.Read(gateway.ctx, ref, p, 0); err != nil || p[0] != 7 {
+			t.Errorf("read version %d, %v; want what was written, 7", p[0], err)
+		}
+	})
+}
+
+// disable switches recovery in the background off or on, from the next epoch on.
+func (w *world) disable(yes bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.disabled = yes
+}
+
+// completed reports whether m is complete for the present epoch.
+func (w *world) completed(m *machine) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.complete[m.life.inc] == w.epoch
+}
+
 // TestWhatWasFlushedOutlastsThoseThatLostItBefore: one holder loses a deferred
 // write with its power. The write is flushed by the others, who then lose their
 // power too, before recovery is through. The first comes back before them.
 func TestWhatWasFlushedOutlastsThoseThatLostItBefore(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.disabled, w.harsh = true, true
+		w.disable(true)
+		w.harsh = true
 		ref, holders, gateway := reference(0), w.holders(reference(0)), w.machines[5].life
 		for v := range uint64(3) { // the first makes the object hot, durably
 			if err := gateway.fan.Write(gateway.ctx, ref, &sheep.Write{Data: content(v)}); err != nil {

@@ -180,12 +180,13 @@ func verify(t *testing.T, w *world, h *history) {
 	}
 }
 
-// script lets nodes lose their power, stop and come back while workers write.
+// script lets nodes lose their power, stop and come back while workers write,
+// with up to pause milliseconds between: recovery seldom comes to an end in 50.
 // The last storage node that is up stays so.
-func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
+func script(t *testing.T, w *world, rng *rand.Rand, steps, pause int) {
 	storage := w.machines[:len(w.machines)-1]
 	for range steps {
-		time.Sleep(time.Duration(rng.IntN(400)) * time.Millisecond)
+		time.Sleep(time.Duration(rng.IntN(pause)) * time.Millisecond)
 		var up, down []*machine
 		for _, m := range storage {
 			if m.life != nil {
@@ -217,20 +218,47 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps int) {
 // gateway lives through all of it: what it has answered is in every trusted
 // copy at the end, durable or not, unless a flush has said that it was lost.
 func TestNothingAcknowledgedIsLostWhileTheGatewayLives(t *testing.T) {
-	seeds := []uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}
-	if s, err := strconv.ParseUint(os.Getenv("SHEEP_TEST_SEED"), 10, 64); err == nil {
-		seeds = []uint64{s}
-	}
-	for _, seed := range seeds {
+	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprintf("SHEEP_TEST_SEED=%d", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { live(t, rand.New(rand.NewPCG(seed, 1))) })
 		})
 	}
 }
 
+// seeds returns SHEEP_TEST_SEED, or as many new seeds as SHEEP_TEST_SEEDS says:
+// 200 if it says nothing.
+func seeds(t *testing.T) []uint64 {
+	t.Helper()
+	number := func(name string, otherwise uint64) uint64 {
+		v := os.Getenv(name)
+		if v == "" {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return n
+	}
+	if s := number("SHEEP_TEST_SEED", 0); s != 0 {
+		return []uint64{s}
+	}
+	otherwise := uint64(200)
+	if testing.Short() {
+		otherwise = 20
+	}
+	all := make([]uint64, number("SHEEP_TEST_SEEDS", otherwise))
+	for i := range all {
+		all[i] = rand.Uint64()
+	}
+	return all
+}
+
 func live(t *testing.T, rng *rand.Rand) {
-	w := newWorld(t, rand.New(rand.NewPCG(rng.Uint64(), 2)), 5)
-	gateway := w.machines[5].life
+	nodes := 4 + rng.IntN(2)
+	w := newWorld(t, rand.New(rand.NewPCG(rng.Uint64(), 2)), nodes)
+	gateway := w.machines[nodes].life
 	watchdog := time.AfterFunc(time.Hour, func() { panic("the requests do not end") })
 	h := &history{}
 	createAll(t, w)
@@ -250,7 +278,7 @@ func live(t *testing.T, rng *rand.Rand) {
 			}
 		}
 	})
-	script(t, w, rng, 40)
+	script(t, w, rng, 80, []int{50, 100, 400}[rng.IntN(3)])
 	close(stop)
 	workers.Wait()
 	flush(t, gateway, h)
@@ -276,10 +304,7 @@ func settle(w *world) {
 // its writes, and sometimes a storage node with it. What has reached some
 // copies only is at all or none afterwards.
 func TestCopiesAreEqualWhenTheirWriterHasDied(t *testing.T) {
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("SHEEP_TEST_SEED"), 10, 64); err == nil {
-		seed = s
-	}
+	seed := seeds(t)[0]
 	t.Logf("SHEEP_TEST_SEED=%d", seed)
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 4))

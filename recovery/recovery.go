@@ -176,7 +176,7 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 		return s
 	}
 	s.Trusted = r.trustedLocked(id)
-	s.Current = max(r.currentLocked(id, s.Exists), s.Written)
+	s.Current = max(r.currentLocked(id), s.Written)
 	return s
 }
 
@@ -231,7 +231,7 @@ func (r *Recoverer) sinceLocked(id sheep.ObjectID) (sheep.Epoch, bool) {
 
 // currentLocked returns the last epoch for which the copy of id, or its absence,
 // was known to be current, or 0.
-func (r *Recoverer) currentLocked(id sheep.ObjectID, exists bool) sheep.Epoch {
+func (r *Recoverer) currentLocked(id sheep.ObjectID) sheep.Epoch {
 	if e, ok := r.suspects[id]; ok {
 		return e
 	}
@@ -245,15 +245,10 @@ func (r *Recoverer) currentLocked(id sheep.ObjectID, exists bool) sheep.Epoch {
 		}
 		return e
 	}
-	for e := r.claimed; e > 0; e-- {
-		if r.holderLocked(id, e) {
-			return e
-		}
-		if !exists || r.claimed-e > 64 { // it may have been removed since, as surplus; older claims decide nothing
-			break
-		}
+	if r.claimed != 0 && r.holderLocked(id, r.claimed) {
+		return r.claimed
 	}
-	return 0
+	return 0 // it was surplus then: nobody has said for which epoch it was current
 }
 
 // heldLocked returns the last epoch up to which this node has held id without

@@ -157,7 +157,7 @@ func (r *Recoverer) gathered(ctx context.Context, view *cluster.View) error {
 	}
 	r.pending = 0
 	for _, id := range hot {
-		if current := min(r.currentLocked(id, false), last); current > 0 {
+		if current := min(r.currentLocked(id), last); current > 0 {
 			delete(r.verified, id)
 			r.suspects[id] = current
 		}
