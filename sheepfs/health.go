@@ -118,32 +118,40 @@ func (d *diagnosis) redundancy(ctx context.Context, c *remote.Cluster, nodes []s
 	}
 }
 
+// A nodeHealth is what a node has answered.
+type nodeHealth struct {
+	node     sheep.Node
+	recovery proto.RecoveryState
+	space    listing.Space
+	err      error
+}
+
 // nodes asks every node how it is.
 func (d *diagnosis) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Node) {
-	type answer struct {
-		node     sheep.Node
-		recovery proto.RecoveryState
-		space    listing.Space
-		err      error
-	}
-	ask := func(n sheep.Node) answer {
-		a := answer{node: n}
+	ask := func(n sheep.Node) nodeHealth {
+		a := nodeHealth{node: n}
 		if a.recovery, a.err = c.Recovery(ctx, remote.Address(n)); a.err == nil {
 			a.space, a.err = spaceOf(ctx, c, n)
 		}
 		return a
 	}
 	for a := range remote.Ordered(slices.Values(nodes), askWidth, ask) {
-		switch {
-		case errors.Is(a.err, sheep.ErrWaitForFormat):
-		case a.err != nil:
-			d.find(healthDegraded, "node %v does not answer: %v", a.node, a.err)
-		case a.recovery.Active:
-			d.find(healthRecovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
-		}
-		if used := listing.Percent(a.space.Used, a.space.Size); used >= nearlyFull {
-			d.find(healthDegraded, "node %v is full to %d %%", a.node, used)
-		}
+		d.node(a)
+	}
+}
+
+// node says what a node's answer tells. A node that counts its objects and finds
+// none, as each does after a format, recovers nothing.
+func (d *diagnosis) node(a nodeHealth) {
+	switch {
+	case errors.Is(a.err, sheep.ErrWaitForFormat):
+	case a.err != nil:
+		d.find(healthDegraded, "node %v does not answer: %v", a.node, a.err)
+	case a.recovery.Active && a.recovery.Total > 0:
+		d.find(healthRecovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
+	}
+	if used := listing.Percent(a.space.Used, a.space.Size); used >= nearlyFull {
+		d.find(healthDegraded, "node %v is full to %d %%", a.node, used)
 	}
 }
 
