@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"sheepdog/sheep"
@@ -18,7 +17,6 @@ import (
 type disk struct {
 	id    sheep.VDIID
 	order order
-	lost  atomic.Bool // deferred writes were lost and no flush has said so yet
 
 	mu        sync.Mutex
 	own       cluster.Ownership // as the log says; guarded by mu
@@ -27,6 +25,7 @@ type disk struct {
 	quiet     chan struct{}     // if not nil, closed when inflight drops to 0
 	lastLocal time.Time         // of a request of this node's own clients
 	leaving   bool              // a hand-over of own.Generation has been proposed
+	securing  bool              // Secure flushes it
 }
 
 // An admission says what is to be done with a request.
@@ -62,7 +61,15 @@ func (g *Gateway) Ownership(vdi sheep.VDIID, old, now cluster.Ownership) {
 	}
 }
 
-// FlushOwned flushes every VDI that this gateway owns: it is about to leave.
+// raiseDoubt has the next client that flushes be told that writes were lost.
+func (g *Gateway) raiseDoubt(ctx context.Context, d *disk) {
+	if err := g.cluster.RaiseDoubt(ctx, d.id); err != nil && ctx.Err() == nil {
+		g.log.Error("cannot tell the cluster that writes were lost", "vdi", d.id, "err", err)
+	}
+}
+
+// FlushOwned flushes every VDI that this gateway owns, and gives it up: it is
+// about to leave.
 func (g *Gateway) FlushOwned(ctx context.Context) error {
 	g.mu.Lock()
 	disks := slices.Collect(maps.Values(g.disks))
@@ -70,10 +77,63 @@ func (g *Gateway) FlushOwned(ctx context.Context) error {
 	var errs []error
 	for _, d := range disks {
 		if own, _ := d.now(); own.Owner == g.self {
-			errs = append(errs, g.flush(ctx, d))
+			errs = append(errs, g.disown(ctx, d, own))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Secure flushes every VDI that this gateway owns, without waiting: a member has
+// left, perhaps with copies, and what the others have only in memory should not
+// depend on their luck. If writes are lost already the next client to flush is told.
+func (g *Gateway) Secure() {
+	g.mu.Lock()
+	disks := slices.Collect(maps.Values(g.disks))
+	g.mu.Unlock()
+	for _, d := range disks {
+		d.mu.Lock()
+		flush := d.own.Owner == g.self && !d.securing
+		d.securing = d.securing || flush
+		d.mu.Unlock()
+		if flush {
+			g.later(func(ctx context.Context) { g.secure(ctx, d) })
+		}
+	}
+}
+
+func (g *Gateway) secure(ctx context.Context, d *disk) {
+	err := g.below.Flush(ctx, d.id)
+	d.mu.Lock()
+	d.securing = false
+	d.mu.Unlock()
+	switch {
+	case errors.Is(err, sheep.ErrLostWrites):
+		g.log.Error("writes were lost with nodes that have left", "vdi", d.id, "err", err)
+		g.raiseDoubt(ctx, d)
+	case err != nil && ctx.Err() == nil:
+		g.log.Warn("cannot flush a VDI after a node has left", "vdi", d.id, "err", err)
+	}
+}
+
+// disown flushes a VDI and gives it up, if it is not wanted for something else.
+func (g *Gateway) disown(ctx context.Context, d *disk, own cluster.Ownership) error {
+	free := !own.Plan && !own.Draining
+	if free {
+		d.mu.Lock()
+		d.leaving = true
+		d.mu.Unlock()
+		if err := d.waitQuiet(ctx); err != nil {
+			return fmt.Errorf("give VDI %v up: %w", d.id, err)
+		}
+	}
+	err := g.below.Flush(ctx, d.id)
+	if errors.Is(err, sheep.ErrLostWrites) {
+		g.raiseDoubt(ctx, d)
+	}
+	if err == nil && free {
+		err = g.cluster.Disown(ctx, d.id, own.Generation)
+	}
+	return err
 }
 
 // later has Run run task.
@@ -93,12 +153,9 @@ func (g *Gateway) drain(ctx context.Context, d *disk, mine sheep.Generation) {
 	if err := d.waitQuiet(ctx); err != nil {
 		return
 	}
-	if err := g.below.Flush(ctx, d.id); errors.Is(err, sheep.ErrLostWrites) {
-		d.lost.Store(true)
-		g.log.Error("deferred writes were lost", "vdi", d.id, "err", err)
-	} else if err != nil {
+	if err := g.below.Flush(ctx, d.id); err != nil {
 		g.log.Error("cannot flush a VDI that is handed over", "vdi", d.id, "err", err)
-		d.lost.Store(true)
+		g.raiseDoubt(ctx, d)
 	}
 	if err := g.cluster.Drained(ctx, d.id, mine); err != nil && ctx.Err() == nil {
 		g.log.Error("cannot tell the cluster that a VDI is drained", "vdi", d.id, "err", err)

@@ -34,6 +34,10 @@ type Cluster interface {
 	Own(ctx context.Context, vdi sheep.VDIID) (cluster.Ownership, error)
 	HandOver(ctx context.Context, vdi sheep.VDIID, g sheep.Generation, to sheep.Incarnation) error
 	Drained(ctx context.Context, vdi sheep.VDIID, g sheep.Generation) error
+	Disown(ctx context.Context, vdi sheep.VDIID, g sheep.Generation) error
+	DoubtAbout(vdi sheep.VDIID) cluster.Doubt
+	RaiseDoubt(ctx context.Context, vdi sheep.VDIID) error
+	SettleDoubt(ctx context.Context, vdi sheep.VDIID, d cluster.Doubt) error
 	Lease() error
 	VDI(id sheep.VDIID) (sheep.VDI, bool)
 }
@@ -183,7 +187,6 @@ func (g *Gateway) Flush(ctx context.Context, vdi sheep.VDIID) error {
 					continue
 				}
 			}
-			err = d.tellLost(err)
 		default:
 			err = g.flush(ctx, d)
 		}
@@ -312,17 +315,19 @@ func (g *Gateway) copyOnWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write
 
 // flush flushes a VDI that this gateway owns or nobody does.
 func (g *Gateway) flush(ctx context.Context, d *disk) error {
-	return d.tellLost(g.below.Flush(ctx, d.id))
-}
-
-// tellLost returns what a flush that ended with err says to its client. Writes
-// that were lost while this gateway drained the VDI are reported here, once,
-// whoever owns it by now.
-func (d *disk) tellLost(err error) error {
-	told := err == nil || errors.Is(err, sheep.ErrLostWrites)
-	if told && d.lost.Swap(false) {
-		return sheep.ErrLostWrites
+	doubt := g.cluster.DoubtAbout(d.id)
+	err := g.below.Flush(ctx, d.id)
+	if doubt.Since == 0 || err != nil && !errors.Is(err, sheep.ErrLostWrites) {
+		return err
 	}
+	if doubt.Blind {
+		err = fmt.Errorf("flush VDI %v: all nodes that held some deferred writes may be gone: %w", d.id, sheep.ErrLostWrites)
+	}
+	g.later(func(ctx context.Context) { // not before the answer: to tell twice is better than not at all
+		if err := g.cluster.SettleDoubt(ctx, d.id, doubt); err != nil && ctx.Err() == nil {
+			g.log.Error("cannot tell the cluster that a client knows of lost writes", "vdi", d.id, "err", err)
+		}
+	})
 	return err
 }
 

@@ -30,6 +30,7 @@ type testCluster struct {
 	owners map[sheep.VDIID]cluster.Ownership
 
 	snapshots map[sheep.VDIID]bool
+	doubt     cluster.Doubt // about any VDI
 }
 
 // fenced refuses writes under generations that are no longer the newest, as
@@ -119,6 +120,36 @@ func (m member) Drained(_ context.Context, vdi sheep.VDIID, _ sheep.Generation) 
 		old.Draining = false
 		return old, true
 	})
+	return nil
+}
+
+func (m member) Disown(_ context.Context, vdi sheep.VDIID, gen sheep.Generation) error {
+	m.c.set(vdi, func(old cluster.Ownership, _ sheep.Generation) (cluster.Ownership, bool) {
+		return cluster.Ownership{}, old.Generation == gen
+	})
+	return nil
+}
+
+func (m member) DoubtAbout(sheep.VDIID) cluster.Doubt {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	return m.c.doubt
+}
+
+func (m member) RaiseDoubt(context.Context, sheep.VDIID) error {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	m.c.index++
+	m.c.doubt = cluster.Doubt{Since: uint64(m.c.index), Blind: true}
+	return nil
+}
+
+func (m member) SettleDoubt(_ context.Context, _ sheep.VDIID, d cluster.Doubt) error {
+	m.c.mu.Lock()
+	defer m.c.mu.Unlock()
+	if m.c.doubt == d {
+		m.c.doubt = cluster.Doubt{}
+	}
 	return nil
 }
 
@@ -262,9 +293,92 @@ func TestWhatADrainHasLostIsToldOnceThoughAnotherOwns(t *testing.T) {
 			t.Fatalf("got %v, want the gateway that forwards", own)
 		}
 		for i, want := range []error{sheep.ErrLostWrites, nil} {
-			if err := c.gateways[0].Flush(t.Context(), 0x7c2b25); !errors.Is(err, want) {
-				t.Errorf("flush %d through the gateway that lost them: %v, want %v", i, err, want)
+			if err := c.gateways[i].Flush(t.Context(), 0x7c2b25); !errors.Is(err, want) {
+				t.Errorf("flush %d: %v, want %v", i, err, want)
 			}
+			synctest.Wait()
+		}
+	})
+}
+
+func TestADoubtIsToldUnlessTheOwnerKnowsBetter(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		doubt cluster.Doubt
+		fan   error
+		want  error
+		after uint64 // Since of the doubt that is left
+	}{
+		{"the owner has lost nothing", cluster.Doubt{Since: 9}, nil, nil, 0},
+		{"the owner has lost something", cluster.Doubt{Since: 9}, sheep.ErrLostWrites, sheep.ErrLostWrites, 0},
+		{"nobody knows", cluster.Doubt{Since: 9, Blind: true}, nil, sheep.ErrLostWrites, 0},
+		{"a flush that did not get through says nothing", cluster.Doubt{Since: 9, Blind: true}, sheep.ErrNetwork, sheep.ErrNetwork, 9},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newTestCluster(t, 1)
+				c.doubt = tt.doubt
+				c.store.Fail = func(op string, _ sheep.ObjectID) error { return tt.fan }
+				if err := c.gateways[0].Flush(t.Context(), 0x7c2b25); !errors.Is(err, tt.want) {
+					t.Errorf("got %v, want %v", err, tt.want)
+				}
+				synctest.Wait()
+				if c.doubt.Since != tt.after {
+					t.Errorf("left with %+v, want since %d", c.doubt, tt.after)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsOwnedIsFlushedWhenANodeHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 2)
+		if err := c.gateways[0].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range c.gateways {
+			g.Secure()
+		}
+		synctest.Wait()
+		if n := c.store.Flushes(0x7c2b25); n != 1 {
+			t.Errorf("got %d flushes, want the owner's", n)
+		}
+		c.store.Fail = func(string, sheep.ObjectID) error { return sheep.ErrLostWrites }
+		c.gateways[0].Secure()
+		synctest.Wait()
+		c.store.Fail = nil
+		for i, want := range []error{sheep.ErrLostWrites, nil} {
+			if err := c.gateways[0].Flush(t.Context(), 0x7c2b25); !errors.Is(err, want) {
+				t.Errorf("flush %d: %v, want %v", i, err, want)
+			}
+			synctest.Wait()
+		}
+	})
+}
+
+func TestAGatewayThatLeavesGivesUpWhatItHasFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 1)
+		write := func() {
+			if err := c.gateways[0].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		if err := c.gateways[0].FlushOwned(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if own := c.owner(); own.Owner != 0 || c.store.Flushes(0x7c2b25) != 1 {
+			t.Errorf("owner %v after %d flushes, want none after 1", own, c.store.Flushes(0x7c2b25))
+		}
+		write()
+		c.store.Fail = func(string, sheep.ObjectID) error { return sheep.ErrLostWrites }
+		if err := c.gateways[0].FlushOwned(t.Context()); !errors.Is(err, sheep.ErrLostWrites) {
+			t.Errorf("got %v, want %v", err, sheep.ErrLostWrites)
+		}
+		if own := c.owner(); own.Owner != 1 || !c.doubt.Blind {
+			t.Errorf("owner %v, doubt %+v; want the next client told", own, c.doubt)
 		}
 	})
 }

@@ -70,15 +70,21 @@ func (n *node) keep(v *cluster.View) error {
 	return n.store.SetConfig(want)
 }
 
-// forgetDeparted breaks off what is under way with members that have left.
+// forgetDeparted breaks off what is under way with members that have left, and
+// has made durable what they may have had copies of.
 func (n *node) forgetDeparted(v *cluster.View) {
 	if n.view == nil {
 		return
 	}
+	var departed bool
 	for _, m := range n.view.Members {
 		if _, ok := v.Member(m.Incarnation); !ok {
 			n.pools.forget(m.Node)
+			departed = true
 		}
+	}
+	if departed && v.Status == cluster.OK {
+		n.gateway.Secure()
 	}
 }
 

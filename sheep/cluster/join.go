@@ -180,6 +180,7 @@ func (s *state) start(time int64, fx *effects) {
 	fx.view = true
 	if same {
 		s.nodes = present
+		s.noteZones()
 	} else {
 		s.beginEpoch(time, fx)
 	}
@@ -203,6 +204,7 @@ func (s *state) leave(e Entry, fx *effects) {
 	s.members = slices.Delete(s.members, i, i+1)
 	fx.view = true
 	s.unlockGone(gone)
+	s.doubtGone(gone)
 	s.disownGone(gone.inc, fx)
 	s.passTurn(gone.inc, fx)
 	switch {

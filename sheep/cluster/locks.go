@@ -114,15 +114,23 @@ func (t *vdiTable) moveLocks(changes []VDIChange) {
 		case st.vdi.Deleted:
 			st.lock = sheep.Lock{State: sheep.Unlocked}
 		case st.vdi.Snapshot && st.lock.State == sheep.Exclusive:
-			i := slices.IndexFunc(changes, func(h VDIChange) bool {
-				return h.VDI.Name == c.VDI.Name && !h.VDI.Snapshot && !h.VDI.Deleted && !h.Drop
-			})
-			if i >= 0 {
-				t.all[changes[i].VDI.ID].lock = st.lock
+			if head := t.successor(c.VDI.Name, changes); head != nil {
+				head.lock = st.lock
 				st.lock = sheep.Lock{State: sheep.Unlocked}
 			}
 		}
 	}
+}
+
+// successor returns the head of the name that changes tell of, or nil.
+func (t *vdiTable) successor(name string, changes []VDIChange) *vdiState {
+	i := slices.IndexFunc(changes, func(h VDIChange) bool {
+		return h.VDI.Name == name && !h.VDI.Snapshot && !h.VDI.Deleted && !h.Drop
+	})
+	if i < 0 {
+		return nil
+	}
+	return t.all[changes[i].VDI.ID]
 }
 
 // unlockGone takes a member that left off all shared locks, and releases the

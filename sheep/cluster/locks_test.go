@@ -38,7 +38,13 @@ func TestLocksFollowTheHead(t *testing.T) {
 			for _, c := range tt.changes {
 				table.put(c.VDI, true)
 			}
+			doubt := Doubt{Since: 9, Blind: true}
+			table.all[5].doubt = doubt
 			table.moveLocks(tt.changes)
+			table.moveDoubts(tt.changes)
+			if head := table.all[6]; head != nil && (head.doubt != doubt || table.all[5].doubt.Since != 0) {
+				t.Errorf("doubt: got %+v at the head, %+v at its snapshot; want it moved", head.doubt, table.all[5].doubt)
+			}
 			for id, want := range tt.want {
 				if got := table.all[id].lock.State; got != want {
 					t.Errorf("lock of VDI %v: got state %d, want %d", id, got, want)

@@ -37,7 +37,7 @@ func (m formatMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	s.epoch, s.forced = 0, 0
 	fx.format = true
 	s.beginEpoch(e.Time, fx)
-	s.healed = s.epoch // all stores are empty alike
+	s.trustAll() // all stores are empty alike
 	return nil
 }
 
@@ -188,7 +188,7 @@ func (m completeMsg) apply(s *state, from *member, _ *Entry, fx *effects) error 
 	}
 	from.complete = m.epoch
 	if s.status == OK && s.allComplete() { // a shutdown lets members go within an epoch
-		s.healed = s.epoch
+		s.trustAll()
 	}
 	fx.view = true
 	return nil

@@ -41,6 +41,7 @@ const (
 	kindPlan         messageKind = 18
 	kindFreeze       messageKind = 19
 	kindDone         messageKind = 20
+	kindDoubt        messageKind = 21
 )
 
 // decode reads the body of a message of kind k.
@@ -86,6 +87,8 @@ func (k messageKind) decode(d *decoder) message {
 		return decodeFreeze(d)
 	case kindDone:
 		return decodeDone(d)
+	case kindDoubt:
+		return doubtMsg{vid: d.vid(), since: d.u64()}
 	}
 	d.bad = true
 	return nil

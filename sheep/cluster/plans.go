@@ -221,6 +221,7 @@ func (m doneMsg) apply(s *state, from *member, _ *Entry, fx *effects) error {
 		}
 	}
 	s.vdis.moveLocks(m.changes)
+	s.vdis.moveDoubts(m.changes)
 	var err error
 	if m.fail != "" {
 		err = errors.New(m.fail)

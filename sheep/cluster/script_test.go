@@ -135,6 +135,12 @@ func (p *player) summary() string {
 		if v.vdi.Snapshot {
 			line.WriteString("/snapshot")
 		}
+		if v.orphaned {
+			line.WriteString("/orphaned")
+		}
+		if v.doubt.Since > 0 {
+			fmt.Fprintf(&line, "/doubt %+v", v.doubt)
+		}
 		switch v.lock.State {
 		case sheep.Exclusive:
 			line.WriteString(" locked by " + letter(v.lock.Owner))
@@ -271,6 +277,8 @@ func (p *player) message(verb string, rest []string) message {
 		return drainedMsg{vid(), gen()}
 	case "disown":
 		return disownMsg{vid(), gen()}
+	case "doubt":
+		return doubtMsg{vid(), number(a, "since", 0)}
 	case "plan":
 		return planMsg{1, []byte("payload")}
 	case "freeze":

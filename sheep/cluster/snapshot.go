@@ -22,6 +22,12 @@ func (s *state) marshal() []byte {
 	b = le.AppendUint32(b, uint32(s.forced))
 	b = le.AppendUint32(b, uint32(s.healed))
 	b = appendNodes(b, s.nodes)
+	b = appendList(b, s.deaths, func(b []byte, d death) []byte {
+		return le.AppendUint64(le.AppendUint32(b, uint32(d.zone)), d.index)
+	})
+	b = appendList(b, s.spans, func(b []byte, e span) []byte {
+		return le.AppendUint64(le.AppendUint32(b, uint32(e.zones)), e.since)
+	})
 	b = appendList(b, s.members, appendMember)
 	b = appendList(b, s.waiting, appendEntry)
 	b = appendList(b, s.vdis.sorted(), func(b []byte, id sheep.VDIID) []byte {
@@ -51,9 +57,11 @@ func restoreState(b []byte) (*state, error) {
 	s.forced = sheep.Epoch(d.u32())
 	s.healed = sheep.Epoch(d.u32())
 	s.nodes = d.nodes()
+	s.deaths = list(d, 12, func(d *decoder) death { return death{sheep.ZoneID(d.u32()), d.u64()} })
+	s.spans = list(d, 12, func(d *decoder) span { return span{int(d.u32()), d.u64()} })
 	s.members = list(d, 37+nodeSize, (*decoder).member)
 	s.waiting = list(d, 29, (*decoder).entry)
-	for _, st := range list(d, vdiSize+6, (*decoder).vdiState) {
+	for _, st := range list(d, vdiSize+16, (*decoder).vdiState) {
 		*s.vdis.put(st.vdi, st.used) = *st
 	}
 	for range d.count(37 + nodeSize) {
@@ -136,6 +144,9 @@ func appendVDIState(b []byte, st *vdiState) []byte {
 	b = appendVDI(b, st.vdi)
 	b = appendBool(b, st.used)
 	b = le.AppendUint32(b, uint32(st.epoch))
+	b = appendBool(b, st.orphaned)
+	b = le.AppendUint64(b, st.doubt.Since)
+	b = appendBool(b, st.doubt.Blind)
 	b = append(b, byte(st.lock.State))
 	switch st.lock.State {
 	case sheep.Exclusive:
@@ -148,6 +159,8 @@ func appendVDIState(b []byte, st *vdiState) []byte {
 
 func (d *decoder) vdiState() *vdiState {
 	st := &vdiState{vdi: d.vdi(), used: d.bool(), epoch: sheep.Epoch(d.u32())}
+	st.orphaned = d.bool()
+	st.doubt = Doubt{Since: d.u64(), Blind: d.bool()}
 	st.lock.State = sheep.LockState(d.u8())
 	switch st.lock.State {
 	case sheep.Unlocked:

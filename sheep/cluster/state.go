@@ -23,6 +23,8 @@ type state struct {
 	forced    sheep.Epoch
 	healed    sheep.Epoch  // the newest epoch that all its members were complete for
 	nodes     []sheep.Node // of epoch
+	deaths    []death      // since every copy was known to be current
+	spans     []span       // of the epochs since then
 
 	recoveryOff bool
 	members     []*member // in the order of their joins
@@ -125,6 +127,7 @@ func (s *state) beginEpoch(time int64, fx *effects) {
 	s.epoch++
 	s.epochTime = time
 	s.nodes = s.present()
+	s.noteZones()
 	for _, m := range s.members {
 		m.complete = 0
 	}

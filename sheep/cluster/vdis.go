@@ -14,6 +14,9 @@ type vdiState struct {
 	used  bool        // its number is taken
 	epoch sheep.Epoch // of the inode that told of it at the start, else 0
 	lock  sheep.Lock
+
+	orphaned bool // an owner has died since every copy was known to be current
+	doubt    Doubt
 }
 
 // A vdiTable holds the VDIs by number and by name.

@@ -143,7 +143,11 @@ func (d *Daemon) Epoch() sheep.Epoch { return d.Cluster.View().Epoch }
 // Closed implements Handler: what a client left unflushed is flushed.
 func (d *Daemon) Closed(ctx context.Context, s *Session) {
 	for _, vdi := range s.Unflushed() {
-		if err := d.Guard.Flush(ctx, vdi); err != nil {
+		err := d.Guard.Flush(ctx, vdi)
+		if errors.Is(err, sheep.ErrLostWrites) { // it may come back on another connection
+			err = errors.Join(err, d.Cluster.RaiseDoubt(ctx, vdi))
+		}
+		if err != nil {
 			d.Log.Warn("flush after the client has gone", "vdi", vdi, "err", err)
 		}
 	}

@@ -274,8 +274,38 @@ func TestDeferredWritesAreFlushedByRequestByReleaseAndWhenTheClientGoes(t *testi
 		t.Errorf("flush after a loss: %v, want %v", resp.Result, proto.ResultIO)
 	}
 	w.took()
+	w.err = sheep.ErrLostWrites
 	conn.Close()
-	eventually(t, func() bool { return slices.Equal(w.took(), []string{"flush 5"}) })
+	var took []string
+	eventually(t, func() bool { took = append(took, w.took()...); return len(took) == 2 })
+	if !slices.Equal(took, []string{"flush 5", "doubt about 5"}) {
+		t.Errorf("when the client had gone: %q", took)
+	}
+}
+
+func TestWhoOpensADiskAnewNeedNotHearOfOldLosses(t *testing.T) {
+	w := newWorld()
+	w.doubt = cluster.Doubt{Since: 7, Blind: true}
+	conn := dialClient(t, w.start(t))
+	name := make([]byte, 512)
+	copy(name, "disk")
+	for _, tt := range []struct {
+		op   proto.Opcode
+		kind proto.LockType
+		want bool
+	}{
+		{proto.OpGetVDIInfo, proto.LockNormal, false},
+		{proto.OpLockVDI, proto.LockShared, false},
+		{proto.OpLockVDI, proto.LockNormal, true},
+	} {
+		h := proto.Header{Version: tt.op.Version(), Op: tt.op, Flags: proto.FlagWrite, Body: proto.VDIBody{Type: tt.kind}.Body()}
+		if resp, _ := ask(t, conn, h, name, 0); resp.Result != proto.ResultSuccess {
+			t.Fatalf("%v: %v", tt.op, resp.Result)
+		}
+		if took := w.took(); slices.Contains(took, "no doubt about 5 since 7") != tt.want {
+			t.Errorf("%v of type %v: got %q, want the doubt settled: %t", tt.op, tt.kind, took, tt.want)
+		}
+	}
 }
 
 func eventually(t *testing.T, ok func() bool) {

@@ -109,6 +109,7 @@ type Table interface {
 	VDI(id sheep.VDIID) (sheep.VDI, bool)
 	VDIs() []sheep.VDI // ascending
 	LockOf(id sheep.VDIID) sheep.Lock
+	DoubtAbout(id sheep.VDIID) cluster.Doubt
 	UsedBitmap() []byte
 	DeletedBitmap() []byte
 	Lease() error // nil while this node may answer
@@ -125,6 +126,8 @@ type Commands interface {
 	Lock(ctx context.Context, vid sheep.VDIID, shared bool) error
 	Unlock(ctx context.Context, vid sheep.VDIID, shared bool, node sheep.Node) error
 	Coherence(ctx context.Context, vid sheep.VDIID, validate bool) error
+	RaiseDoubt(ctx context.Context, vid sheep.VDIID) error
+	SettleDoubt(ctx context.Context, vid sheep.VDIID, d cluster.Doubt) error
 }
 
 // Cluster is what the nodes agree on; *cluster.Cluster is one.

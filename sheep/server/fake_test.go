@@ -27,6 +27,7 @@ type world struct {
 	view   *cluster.View
 	vdis   []sheep.VDI
 	lock   sheep.Lock
+	doubt  cluster.Doubt
 	lease  error
 	killed bool
 	err    error // of the next call
@@ -271,8 +272,18 @@ func (c fakeCluster) VDI(id sheep.VDIID) (sheep.VDI, bool) {
 
 func (c fakeCluster) VDIs() []sheep.VDI             { return c.w.vdis }
 func (c fakeCluster) LockOf(sheep.VDIID) sheep.Lock { return c.w.lock }
-func (c fakeCluster) UsedBitmap() []byte            { return bytes.Repeat([]byte{1}, sheep.MaxVDIs/8) }
-func (c fakeCluster) DeletedBitmap() []byte         { return bytes.Repeat([]byte{2}, sheep.MaxVDIs/8) }
+
+func (c fakeCluster) DoubtAbout(sheep.VDIID) cluster.Doubt { return c.w.doubt }
+
+func (c fakeCluster) RaiseDoubt(_ context.Context, v sheep.VDIID) error {
+	return c.w.note("doubt about %v", v)
+}
+
+func (c fakeCluster) SettleDoubt(_ context.Context, v sheep.VDIID, d cluster.Doubt) error {
+	return c.w.note("no doubt about %v since %d", v, d.Since)
+}
+func (c fakeCluster) UsedBitmap() []byte    { return bytes.Repeat([]byte{1}, sheep.MaxVDIs/8) }
+func (c fakeCluster) DeletedBitmap() []byte { return bytes.Repeat([]byte{2}, sheep.MaxVDIs/8) }
 
 func (c fakeCluster) Lease() error {
 	c.w.mu.Lock()

@@ -54,11 +54,15 @@ func named(r *Request, fn func(ctx context.Context, name, tag string, snapID uin
 }
 
 // lockVDI serves LOCK_VDI: a lookup, and a lock if the cluster was formatted
-// with locking.
+// with locking. A client that has a disk for itself begins with it, so it need
+// not hear of writes that were lost before.
 func (d *Daemon) lockVDI(r *Request) {
 	v, err := d.lookup(r)
 	if err == nil && d.Cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
 		v, err = d.lock(r, v)
+	}
+	if doubt := d.Cluster.DoubtAbout(v.ID); err == nil && doubt.Since != 0 && proto.DecodeVDIBody(r.Header.Body).Type == proto.LockNormal {
+		err = d.Cluster.SettleDoubt(r.Ctx, v.ID, doubt)
 	}
 	d.vdiReply(r, v, err)
 }
