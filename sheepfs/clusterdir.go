@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"sheepdog/sheep"
 	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 )
@@ -67,15 +66,4 @@ func (t *FS) clusterEpochs(ctx context.Context) (content, error) {
 	var b strings.Builder
 	t.writeEpochs(&b, epochs)
 	return text(b.String()), nil
-}
-
-// zones returns how many zones have nodes that store data.
-func zones(nodes []sheep.Node) int {
-	seen := make(map[sheep.ZoneID]bool)
-	for _, n := range nodes {
-		if n.VNodes > 0 {
-			seen[n.Zone] = true
-		}
-	}
-	return len(seen)
 }

@@ -142,6 +142,12 @@ func virtualSize(ctx context.Context, c *remote.Cluster) (sum uint64) {
 	return sum
 }
 
+// spaceOf returns how full a node is.
+func spaceOf(ctx context.Context, c *remote.Cluster, n sheep.Node) (listing.Space, error) {
+	size, free, err := c.Space(ctx, n)
+	return listing.SpaceOf(size, free), err
+}
+
 func oneNodeInfo(ctx context.Context, c *remote.Cluster, i int, n sheep.Node) (string, error) {
 	s, err := spaceOf(ctx, c, n)
 	if err != nil {

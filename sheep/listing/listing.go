@@ -43,6 +43,11 @@ type Space struct {
 	Size, Used, Free uint64
 }
 
+// SpaceOf returns the space of a node with size bytes, of which free are free.
+func SpaceOf(size, free uint64) Space {
+	return Space{Size: size, Used: size - min(free, size), Free: free}
+}
+
 func (s Space) columns() string {
 	return fmt.Sprintf("%s\t%s\t%s\t%3d%%", size.Human(s.Size), size.Human(s.Used), size.Human(s.Free), Percent(s.Used, s.Size))
 }
