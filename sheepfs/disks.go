@@ -20,7 +20,6 @@ import (
 // last gives it back.
 type disks struct {
 	roaming  *client.Roaming
-	host     *client.Objects
 	patience time.Duration // with the cluster when a disk is closed
 	log      *slog.Logger
 
@@ -39,10 +38,7 @@ type diskSlot struct {
 }
 
 func newDisks(r *client.Roaming, patience time.Duration, log *slog.Logger) *disks {
-	return &disks{
-		roaming: r, host: client.NewObjects(r), patience: patience, log: log,
-		slots: make(map[selection]*diskSlot),
-	}
+	return &disks{roaming: r, patience: patience, log: log, slots: make(map[selection]*diskSlot)}
 }
 
 // open returns the disk of sel. Who wants to write becomes a writer, of whom only
@@ -75,12 +71,10 @@ func (s *disks) join(ctx context.Context, slot *diskSlot, write bool) (*openDisk
 		}
 	}
 	if d == nil {
-		disk, err := vdi.OpenDisk(ctx, s.host, slot.sel.name, slot.sel.version.Tag, slot.sel.version.ID, vdi.DiskConfig{})
-		if err != nil {
+		var err error
+		if d, err = s.openAnew(ctx, slot); err != nil {
 			return nil, err
 		}
-		d = &openDisk{Disk: disk, disks: s, slot: slot, looking: make(chan struct{}, 1)}
-		d.refreshed.Store(time.Now().UnixNano())
 	}
 	if write {
 		if err := d.beginWriting(ctx); err != nil {
@@ -90,6 +84,18 @@ func (s *disks) join(ctx context.Context, slot *diskSlot, write bool) (*openDisk
 	}
 	d.users++
 	slot.current = d
+	return d, nil
+}
+
+// openAnew opens the disk of the slot, whose turn the caller has.
+func (s *disks) openAnew(ctx context.Context, slot *diskSlot) (d *openDisk, err error) {
+	d = &openDisk{disks: s, slot: slot, looking: make(chan struct{}, 1)}
+	d.host = client.NewObjects(d)
+	d.Disk, err = vdi.OpenDisk(ctx, d.host, slot.sel.name, slot.sel.version.Tag, slot.sel.version.ID, vdi.DiskConfig{})
+	if err != nil {
+		return nil, err
+	}
+	d.refreshed.Store(time.Now().UnixNano())
 	return d, nil
 }
 
@@ -137,16 +143,16 @@ func (d *openDisk) end(ctx context.Context) (err error) {
 		if d.users > 0 {
 			err = d.Flush(ctx)
 		}
+		err = errors.Join(err, l.Release(ctx, d.headNow(ctx)))
 		d.lock.Store(nil)
-		err = errors.Join(err, l.Release(ctx, d.head(ctx)))
 	}
 	return err
 }
 
-// head returns the head of the disk's name, which the lock moves on to when a
+// headNow returns the head of the disk's name, which the lock moves on to when a
 // snapshot is taken.
-func (d *openDisk) head(ctx context.Context) sheep.VDIID {
-	if v, err := d.disks.host.Lookup(ctx, d.slot.sel.name, "", 0); err == nil {
+func (d *openDisk) headNow(ctx context.Context) sheep.VDIID {
+	if v, err := d.host.Lookup(ctx, d.slot.sel.name, "", 0); err == nil {
 		return v.ID
 	}
 	return d.VDI().ID
@@ -183,8 +189,8 @@ func (s *diskSlot) close(ctx context.Context) error {
 		return nil
 	}
 	err := d.Flush(ctx)
-	if l := d.lock.Swap(nil); l != nil {
-		err = errors.Join(err, l.Release(ctx, d.head(ctx)))
+	if l := d.lock.Load(); l != nil { // it stays, so that nobody writes without it
+		err = errors.Join(err, l.Release(ctx, d.headNow(ctx)))
 	}
 	return err
 }

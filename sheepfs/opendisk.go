@@ -9,13 +9,16 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
+	"sheepdog/sheep/proto"
 	"sheepdog/sheep/vdi"
 )
 
-// An openDisk is a disk with those who have it open.
+// An openDisk is a disk with those who have it open. As the Doer that its requests
+// go through, it uses the lock as long as there are writers.
 type openDisk struct {
 	*vdi.Disk
 
+	host    *client.Objects
 	disks   *disks
 	slot    *diskSlot
 	users   int                         // of whoever has the slot's turn
@@ -24,7 +27,18 @@ type openDisk struct {
 
 	refreshed atomic.Int64  // when others' changes were looked for
 	looking   chan struct{} // has room for one: whoever looks for them
+	flushes   shared        // to make durable
 	faults    atomic.Uint64 // how many flushes have failed
+}
+
+var _ client.Doer = (*openDisk)(nil)
+
+// Do sends a request.
+func (d *openDisk) Do(ctx context.Context, h proto.Header, payload, into []byte) (proto.Response, []byte, error) {
+	if l := d.lock.Load(); l != nil {
+		return l.Do(ctx, h, payload, into)
+	}
+	return d.disks.roaming.Do(ctx, h, payload, into)
 }
 
 // refresh looks for what others have done.
@@ -68,7 +82,7 @@ func (d *openDisk) sizeNow(ctx context.Context) (uint64, error) {
 	if d.ReadOnly() {
 		return d.Size(), nil
 	}
-	h, err := vdi.ReadHeader(ctx, d.disks.host, d.VDI())
+	h, err := vdi.ReadHeader(ctx, d.host, d.VDI())
 	if err != nil && !errors.Is(err, sheep.ErrNoObject) {
 		return 0, err
 	}
@@ -79,15 +93,27 @@ func (d *openDisk) sizeNow(ctx context.Context) (uint64, error) {
 }
 
 // sync makes durable what was written before. Each user who calls it hears once of
-// each failure since its own last call, told by what it has seen.
+// each failure since its own last call, told by what it has seen. There is one
+// flush at a time, which many may share: of two at once one alone would hear of a
+// failure that concerns both.
 func (d *openDisk) sync(ctx context.Context, seen *atomic.Uint64) error {
-	err := d.Flush(ctx)
-	if err != nil {
-		d.faults.Add(1)
-	}
+	_, err := d.flushes.do(ctx, d.bounded, func(ctx context.Context) (content, error) {
+		err := d.Flush(ctx)
+		if err != nil {
+			d.faults.Add(1)
+		}
+		return nil, err
+	})
 	now := d.faults.Load()
 	if seen.Swap(now) != now && err == nil {
 		err = fmt.Errorf("%w: a flush before has failed", sheep.ErrIO)
 	}
 	return err
+}
+
+// bounded runs fn for as long as an operation may take.
+func (d *openDisk) bounded(fn func(context.Context)) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), d.disks.patience, errPatience)
+	defer cancel()
+	fn(ctx)
 }

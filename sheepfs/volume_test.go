@@ -26,10 +26,11 @@ type ewe struct {
 	addr netip.AddrPort
 
 	mu      sync.Mutex
-	objects map[sheep.ObjectID][]byte // guarded by mu
-	locked  bool                      // guarded by mu
-	fail    proto.Opcode              // guarded by mu; what fails, once
-	asked   map[proto.Opcode]int      // guarded by mu
+	objects map[sheep.ObjectID][]byte         // guarded by mu
+	locked  bool                              // guarded by mu
+	fail    proto.Opcode                      // guarded by mu; what fails, once
+	asked   map[proto.Opcode]int              // guarded by mu
+	gate    func(h proto.Header, data []byte) // guarded by mu; what requests wait for
 }
 
 const (
@@ -70,8 +71,9 @@ func newEwe(t *testing.T) *ewe {
 
 func (e *ewe) serve(conn net.Conn) {
 	defer conn.Close()
-	head := make([]byte, proto.HeaderSize)
+	var answers sync.Mutex
 	for {
+		head := make([]byte, proto.HeaderSize)
 		if _, err := io.ReadFull(conn, head); err != nil {
 			return
 		}
@@ -83,15 +85,23 @@ func (e *ewe) serve(conn net.Conn) {
 		if _, err := io.ReadFull(conn, data); err != nil {
 			return
 		}
-		resp, out := e.handle(h, data)
-		resp.DataLen = uint32(len(out))
-		if _, err := conn.Write(append(resp.Append(nil), out...)); err != nil {
-			return
-		}
+		go func() {
+			resp, out := e.handle(h, data)
+			resp.DataLen = uint32(len(out))
+			answers.Lock()
+			defer answers.Unlock()
+			conn.Write(append(resp.Append(nil), out...)) // if it fails there is nobody to tell
+		}()
 	}
 }
 
 func (e *ewe) handle(h proto.Header, data []byte) (resp proto.Response, out []byte) {
+	e.mu.Lock()
+	gate := e.gate
+	e.mu.Unlock()
+	if gate != nil {
+		gate(h, data)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.asked[h.Op]++
@@ -174,6 +184,12 @@ func (e *ewe) failOnce(op proto.Opcode) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fail = op
+}
+
+func (e *ewe) setGate(gate func(h proto.Header, data []byte)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gate = gate
 }
 
 // resize makes the disk as large as another client might.
@@ -319,6 +335,76 @@ func TestEachHandleHearsOnceOfAFailedFlush(t *testing.T) {
 	n := e.count(proto.OpFlushVDI)
 	if got := b.Flush(t.Context()); got != 0 || e.count(proto.OpFlushVDI) != n {
 		t.Errorf("closing what has nothing to flush: %v, %d flushes", got, e.count(proto.OpFlushVDI)-n)
+	}
+}
+
+func TestHandlesThatFlushAtOnceAllHearOfAFailure(t *testing.T) {
+	e, v := volumeTree(t)
+	var handles []*volumeHandle
+	for i := range 8 {
+		h := openVolume(t, v, "disk", syscall.O_RDWR)
+		h.mustWrite(t, "x", int64(i))
+		handles = append(handles, h)
+	}
+	before := e.count(proto.OpFlushVDI)
+	e.failOnce(proto.OpFlushVDI)
+	for round, want := range []syscall.Errno{syscall.EIO, 0} {
+		var wg sync.WaitGroup
+		for i, h := range handles {
+			wg.Go(func() {
+				if got := h.Fsync(t.Context(), 0); got != want {
+					t.Errorf("round %d, handle %d: %v, want %v", round, i, got, want)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if n := e.count(proto.OpFlushVDI) - before; n > 12 {
+		t.Errorf("%d flushes for 16 calls that came together", n)
+	}
+}
+
+// TestACloseFlushesWhatAFlushHasMissed has a write end after the flush that was
+// called while it was under way.
+func TestACloseFlushesWhatAFlushHasMissed(t *testing.T) {
+	e, v := volumeTree(t)
+	h := openVolume(t, v, "disk", syscall.O_RDWR)
+	h.mustWrite(t, "first", 0)
+	arrived, slow := make(chan struct{}), make(chan struct{})
+	e.setGate(func(_ proto.Header, data []byte) {
+		if string(data) == "second" {
+			close(arrived)
+			<-slow
+		}
+	})
+	done := make(chan syscall.Errno, 1)
+	go func() {
+		_, errno := h.Write(t.Context(), []byte("second"), 0)
+		done <- errno
+	}()
+	<-arrived
+	if errno := h.Fsync(t.Context(), 0); errno != 0 {
+		t.Fatal(errno)
+	}
+	close(slow)
+	if errno := <-done; errno != 0 {
+		t.Fatal(errno)
+	}
+	n := e.count(proto.OpFlushVDI)
+	if errno := h.Flush(t.Context()); errno != 0 || e.count(proto.OpFlushVDI) == n {
+		t.Errorf("the close: %v, and %d flushes", errno, e.count(proto.OpFlushVDI)-n)
+	}
+}
+
+func TestNobodyWritesAfterTheEnd(t *testing.T) {
+	e, v := volumeTree(t)
+	h := openVolume(t, v, "disk", syscall.O_RDWR)
+	h.mustWrite(t, "hello", 0)
+	if err := v.disks.close(); err != nil || e.isLocked() {
+		t.Fatalf("close: %v, locked %v", err, e.isLocked())
+	}
+	if _, errno := h.Write(t.Context(), []byte("late"), 0); errno != syscall.EIO {
+		t.Errorf("write when the lock has been given back: %v", errno)
 	}
 }
 

@@ -67,13 +67,18 @@ func (h *volumeHandle) Write(ctx context.Context, p []byte, off int64) (uint32, 
 	case n == 0 && len(p) > 0:
 		return 0, syscall.ENOSPC
 	}
-	if !h.dirty.Load() {
-		h.dirty.Store(true)
-	}
+	defer h.wrote()
 	if err := h.disk.WriteAt(ctx, p[:n], uint64(off), false); err != nil {
 		return 0, h.failed("write", err)
 	}
 	return uint32(n), 0
+}
+
+// wrote notes the end of a write: a flush that began before does not count.
+func (h *volumeHandle) wrote() {
+	if !h.dirty.Load() {
+		h.dirty.Store(true)
+	}
 }
 
 // within returns how many of n bytes from off lie within the disk. If that are not
@@ -151,7 +156,7 @@ func (h *volumeHandle) Allocate(ctx context.Context, off, n uint64, mode uint32)
 	case off >= size:
 		return 0
 	}
-	h.dirty.Store(true)
+	defer h.wrote()
 	return h.failed("zero", h.disk.Zero(ctx, off, min(n, size-off), vdi.ZeroOptions{}))
 }
 

@@ -17,9 +17,9 @@ import (
 type keptVDI struct {
 	writes   []keptWrite
 	bytes    int64
+	lock     *Lock         // through which it was written; nil if there is none
 	excess   uint64        // of the last write that there was no room for and no flush since; 0 if none
 	lost     error         // why the next flush has to fail
-	taken    error         // why nothing may be written any more: the lock is gone
 	flushing chan struct{} // closed when the flush in the background has ended; nil if there is none
 }
 
@@ -37,6 +37,8 @@ const writeCost = 64
 // A change is a request that Roaming has to take note of.
 type change struct {
 	op      proto.Opcode
+	repeat  bool        // it may be sent again
+	lock    *Lock       // that it needs to change anything; nil if none
 	vdi     sheep.VDIID // 0 if there is nothing to note
 	id      sheep.ObjectID
 	off     uint32
@@ -49,33 +51,36 @@ type change struct {
 // errTaken says why a disk cannot be written any more.
 var errTaken = fmt.Errorf("%w: while there was no sheep another client has taken the lock", sheep.ErrIO)
 
+// refused returns why c must not be done any more.
+func (c *change) refused() error {
+	if c.lock == nil || c.vdi == 0 || c.op == proto.OpFlushVDI {
+		return nil
+	}
+	return c.lock.Err()
+}
+
 // prepare notes what has to be known before a request is sent.
-func (r *Roaming) prepare(h proto.Header, payload []byte) (change, error) {
+func (r *Roaming) prepare(l *Lock, h proto.Header, payload []byte) change {
+	c := change{op: h.Op, repeat: repeatable(h.Op), lock: l}
 	switch h.Op {
 	case proto.OpWriteObj, proto.OpCreateAndWriteObj, proto.OpRemoveObj, proto.OpFlushVDI:
 	default:
-		return change{}, nil
+		return c
 	}
 	b := proto.DecodeObjectBody(h.Body)
-	c := change{op: h.Op, vdi: b.ID.VDI(), id: b.ID, off: b.Off, payload: payload, durable: !h.Flags.Has(proto.FlagCache)}
+	c.vdi, c.id, c.off, c.payload, c.durable = b.ID.VDI(), b.ID, b.Off, payload, !h.Flags.Has(proto.FlagCache)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c.upTo = r.seq
 	v := r.kept[c.vdi]
-	if v == nil {
-		return c, nil
-	}
-	if v.taken != nil && h.Op != proto.OpFlushVDI {
-		return c, v.taken
-	}
 	switch {
-	case h.Op == proto.OpFlushVDI:
+	case v == nil || h.Op == proto.OpFlushVDI:
 	case h.Op != proto.OpWriteObj:
 		r.forget(v, func(id sheep.ObjectID) bool { return id == c.id })
 	case c.id.Kind() == sheep.KindInode && len(v.writes) > 0:
 		r.forgetReleased(v, c)
 	}
-	return c, nil
+	return c
 }
 
 // answered takes note of the outcome of c. It has to be done again if p, which has
@@ -90,42 +95,53 @@ func (r *Roaming) answered(ctx context.Context, p *post, c change, result proto.
 		return r.flushed(ctx, c), false
 	case proto.OpWriteObj:
 		if c.id.Kind() == sheep.KindData {
-			return nil, !r.keep(p, c)
+			kept, full := r.keep(p, c)
+			if full != nil {
+				await(ctx, full)
+			}
+			return nil, !kept
 		}
 	}
 	return nil, false
 }
 
+// await returns when done is closed or ctx ends.
+func await(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
 // keep keeps an answered write, unless p is not the post any more. What is durable
-// is kept as well if something before it is, because that must not come back.
-func (r *Roaming) keep(p *post, c change) bool {
+// is kept as well if something before it is, because that must not come back. If
+// there is no room left the writer is to wait for full.
+func (r *Roaming) keep(p *post, c change) (kept bool, full <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.now.Load() != p {
-		return false
+		return false, nil
 	}
 	v := r.kept[c.vdi]
 	if c.durable && (v == nil || len(v.writes) == 0) {
-		return true
+		return true, nil
 	}
 	if v == nil {
 		v = new(keptVDI)
 		r.kept[c.vdi] = v
 	}
 	r.seq++
+	v.lock = c.lock
 	v.writes = append(v.writes, keptWrite{seq: r.seq, id: c.id, off: c.off, data: r.copyOf(c.payload)})
 	v.bytes += int64(len(c.payload)) + writeCost
-	drop := 0
-	for ; v.bytes > r.cfg.Unflushed; drop++ {
-		v.excess = v.writes[drop].seq
-		r.letGo(v, v.writes[drop])
-	}
-	v.writes = slices.Delete(v.writes, 0, drop)
 	if v.bytes > r.cfg.Unflushed/2 && v.flushing == nil && r.ctx.Err() == nil {
 		v.flushing = make(chan struct{})
 		r.wg.Go(func() { r.relieve(c.vdi, v) })
 	}
-	return true
+	if v.bytes > r.cfg.Unflushed {
+		full = v.flushing
+	}
+	return true, full
 }
 
 // relieve flushes a VDI of which much is kept.
@@ -134,7 +150,7 @@ func (r *Roaming) relieve(id sheep.VDIID, v *keptVDI) {
 		Version: proto.OpFlushVDI.Version(), Op: proto.OpFlushVDI, Flags: proto.FlagCache,
 		Body: proto.ObjectBody{ID: sheep.InodeObject(id)}.Body(),
 	}
-	c, _ := r.prepare(h, nil)
+	c := r.prepare(nil, h, nil)
 	c.own = true
 	resp, _, err := r.do(r.ctx, c, h, nil, nil)
 	err = outcome(resp, err, 0)
@@ -142,9 +158,21 @@ func (r *Roaming) relieve(id sheep.VDIID, v *keptVDI) {
 	defer r.mu.Unlock()
 	if err != nil && !errors.Is(err, sheep.ErrInvalid) { // somebody is still to hear of it
 		v.lost = errors.Join(v.lost, fmt.Errorf("flush VDI %v: %w", id, err))
+		r.overflow(v)
 	}
 	close(v.flushing)
 	v.flushing = nil
+}
+
+// overflow lets the oldest writes go that there is no room for. The caller holds
+// mu.
+func (r *Roaming) overflow(v *keptVDI) {
+	drop := 0
+	for ; v.bytes > r.cfg.Unflushed; drop++ {
+		v.excess = v.writes[drop].seq
+		r.letGo(v, v.writes[drop])
+	}
+	v.writes = slices.Delete(v.writes, 0, drop)
 }
 
 // flushed forgets what a flush has made durable. It returns why the flush has
@@ -157,13 +185,9 @@ func (r *Roaming) flushed(ctx context.Context, c change) error {
 	if v == nil {
 		return nil
 	}
-	for !c.own && v.flushing != nil {
-		done := v.flushing
+	if done := v.flushing; done != nil && !c.own {
 		r.mu.Unlock()
-		select {
-		case <-done:
-		case <-ctx.Done():
-		}
+		await(ctx, done)
 		r.mu.Lock()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -183,7 +207,7 @@ func (r *Roaming) flushed(ctx context.Context, c change) error {
 	}
 	err := v.lost
 	v.lost = nil
-	if len(v.writes) == 0 && v.excess == 0 && v.taken == nil && r.kept[c.vdi] == v {
+	if len(v.writes) == 0 && v.excess == 0 && r.kept[c.vdi] == v {
 		delete(r.kept, c.vdi)
 	}
 	return err

@@ -5,42 +5,61 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 )
 
 // A Lock is the VDI lock of a disk, held through whichever sheep a Roaming is
-// with. In a cluster without locks it is nothing.
+// with. In a cluster without locks nobody else respects it.
+//
+// It is a Doer as its Roaming is, for the disk's writer: what was written through
+// it is repeated at another sheep only if the lock could be taken there, too.
+// Nothing can be written any more once it is lost or given back.
 type Lock struct {
 	roaming *Roaming
 	name    string
+	lost    atomic.Pointer[error] // why it is not ours any more
 
 	// guarded by the Roaming's mu
-	vdi   sheep.VDIID    // the head that was locked
 	owner netip.AddrPort // of the sheep that has it for us; zero if the cluster has no locks
-	lost  error          // why it is not ours any more
 }
+
+var _ Doer = (*Lock)(nil)
+
+// errReleased says why nothing is written through a Lock any more.
+var errReleased = fmt.Errorf("%w: the lock has been given back", sheep.ErrIO)
 
 // Lock takes the VDI lock of the disk with the name. It fails with
 // sheep.ErrVDILocked if another client has it. If the connection breaks the lock
-// may have been taken; it ends with its sheep then.
+// may have been taken; it ends with its sheep then, and is asked for at another one.
 func (r *Roaming) Lock(ctx context.Context, name string) (*Lock, error) {
-	resp, _, err := r.Do(ctx, named(proto.OpLockVDI), proto.AppendLookup(nil, name, ""), nil)
+	h, data := named(proto.OpLockVDI), proto.AppendLookup(nil, name, "")
+	c := r.prepare(nil, h, data)
+	c.repeat = true
+	resp, _, err := r.do(ctx, c, h, data, nil)
 	if err = outcome(resp, err, 0); err != nil {
 		return nil, fmt.Errorf("lock VDI %q: %w", name, err)
 	}
-	l := &Lock{roaming: r, name: name, vdi: proto.DecodeVDIReply(resp.Body).VDI}
-	owner, err := lockOwner(ctx, r, l.vdi)
+	l := &Lock{roaming: r, name: name}
+	id := proto.DecodeVDIReply(resp.Body).VDI
+	owner, err := lockOwner(ctx, r, id)
 	if err != nil {
 		err = fmt.Errorf("lock VDI %q: %w", name, err)
-		return nil, errors.Join(err, r.release(context.WithoutCancel(ctx), l.vdi))
+		return nil, errors.Join(err, r.release(context.WithoutCancel(ctx), id))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.owner = owner
 	r.locks[l] = struct{}{}
 	return l, nil
+}
+
+// Do sends a request of the disk's writer, as Roaming.Do does.
+func (l *Lock) Do(ctx context.Context, h proto.Header, payload, into []byte) (proto.Response, []byte, error) {
+	r := l.roaming
+	return r.do(ctx, r.prepare(l, h, payload), h, payload, into)
 }
 
 // named returns the header of a request that is about a name.
@@ -52,24 +71,27 @@ func named(op proto.Opcode) proto.Header {
 func (l *Lock) Held() bool {
 	l.roaming.mu.Lock()
 	defer l.roaming.mu.Unlock()
-	return l.lost == nil && l.owner.IsValid()
+	return l.lost.Load() == nil && l.owner.IsValid()
 }
 
 // Err returns why the lock is not ours any more, or nil.
 func (l *Lock) Err() error {
-	l.roaming.mu.Lock()
-	defer l.roaming.mu.Unlock()
-	return l.lost
+	if err := l.lost.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
-// Release gives the lock back, which is that of vdi by now.
+// Release gives the lock back, which is that of vdi by now. What was written
+// through it and not flushed may be lost from then on; it is not repeated.
 func (l *Lock) Release(ctx context.Context, vdi sheep.VDIID) error {
 	r := l.roaming
 	r.mu.Lock()
 	delete(r.locks, l)
-	ours := l.lost == nil && l.owner.IsValid()
-	for _, id := range []sheep.VDIID{l.vdi, vdi} {
-		if v := r.kept[id]; v != nil && v.taken != nil {
+	ours := l.lost.CompareAndSwap(nil, &errReleased) && l.owner.IsValid()
+	for id, v := range r.kept {
+		if v.lock == l {
+			r.forget(v, all)
 			delete(r.kept, id)
 		}
 	}
@@ -79,6 +101,8 @@ func (l *Lock) Release(ctx context.Context, vdi sheep.VDIID) error {
 	}
 	return r.release(ctx, vdi)
 }
+
+func all(sheep.ObjectID) bool { return true }
 
 func (r *Roaming) release(ctx context.Context, vdi sheep.VDIID) error {
 	resp, _, err := r.Do(ctx, releaseRequest(vdi), nil, nil)
@@ -125,7 +149,7 @@ func (r *Roaming) relock(p *post) error {
 	r.mu.Lock()
 	var locks []*Lock
 	for l := range r.locks {
-		if l.lost == nil && l.owner.IsValid() {
+		if l.lost.Load() == nil && l.owner.IsValid() {
 			locks = append(locks, l)
 		}
 	}
@@ -152,18 +176,15 @@ func (l *Lock) renew(ctx context.Context, p *post) error {
 	}
 	r := l.roaming
 	r.cfg.Log.Warn("the lock of a disk is lost", "name", l.name, "node", p.addr, "err", err)
+	err = fmt.Errorf("lock VDI %q again: %w: %w", l.name, errTaken, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.lost = fmt.Errorf("lock VDI %q again: %w: %w", l.name, errTaken, err)
-	v := r.kept[l.vdi]
-	if v == nil {
-		v = new(keptVDI)
-		r.kept[l.vdi] = v
-	}
-	v.taken = l.lost
-	if len(v.writes) > 0 || v.excess != 0 {
-		v.lost, v.excess = errors.Join(v.lost, l.lost), 0
-		r.forget(v, func(sheep.ObjectID) bool { return true })
+	l.lost.CompareAndSwap(nil, &err)
+	for _, v := range r.kept { // of all heads that the disk has had
+		if v.lock == l && (len(v.writes) > 0 || v.excess != 0) {
+			v.lost, v.excess = errors.Join(v.lost, err), 0
+			r.forget(v, all)
+		}
 	}
 	return nil
 }
@@ -199,6 +220,6 @@ func (l *Lock) take(ctx context.Context, p *post) error {
 	}
 	l.roaming.mu.Lock()
 	defer l.roaming.mu.Unlock()
-	l.vdi, l.owner = vdi, owner
+	l.owner = owner
 	return nil
 }

@@ -43,6 +43,7 @@ func (r *Roaming) roam() {
 		began := time.Now()
 		r.stay(p)
 		r.withdraw(p)
+		r.drain(p)
 		p.close()
 		if time.Since(began) > maxRoamPause {
 			pause = minRoamPause
@@ -108,7 +109,7 @@ func (r *Roaming) try(addr string) (*post, error) {
 		conn.Close()
 		return nil, err
 	}
-	p := &post{conn: conn, probe: probe, addr: addr, left: make(chan struct{}), gone: make(chan struct{})}
+	p := newPost(addr, conn, probe)
 	if err = r.list(p); err == nil {
 		err = r.restore(p)
 	}
@@ -192,8 +193,29 @@ func (r *Roaming) withdraw(p *post) {
 	r.now.Store(nil)
 	close(p.gone)
 	r.arrived = make(chan struct{})
-	if r.ctx.Err() == nil {
+	if r.ctx.Err() == nil && !p.lives.Load() {
 		r.cfg.Log.Warn("lost the sheep", "node", p.addr, "err", p.conn.Err())
+	}
+}
+
+// drain waits until p, which has been withdrawn and lives, has answered what it was
+// asked. Otherwise it might do that after what the next sheep is asked.
+func (r *Roaming) drain(p *post) {
+	if !p.lives.Load() {
+		return
+	}
+	t := time.NewTimer(r.cfg.Silence)
+	defer t.Stop()
+	for p.requests.Load() > 0 {
+		select {
+		case <-p.idle:
+		case <-p.conn.Done():
+			return
+		case <-t.C:
+			return
+		case <-r.ctx.Done():
+			return
+		}
 	}
 }
 

@@ -65,9 +65,13 @@ func (c RoamingConfig) withDefaults() RoamingConfig {
 // A new sheep gets what is kept before anything else, so that a gateway that died
 // together with the only holders of a write costs nothing. Where that cannot be
 // right, the next flush of the VDI fails, once: the VDI's lock has been taken by
-// another client, the new sheep refuses a write, or more was written without a
-// flush than is kept. That is rare, because a VDI that has used half of its room is
-// flushed in the background.
+// another client, the new sheep refuses a write, or more was written than is kept.
+// That is rare, because a VDI that has used half of its room is flushed in the
+// background, and who writes more than there is room for waits for that flush: only
+// if it fails is something let go.
+//
+// A writer writes through the Lock that it has taken, so that nothing of it is
+// repeated when the lock is lost or given back.
 //
 // Two things are left to chance, as with every client that repeats requests. A
 // sheep that is cut off from this client, and not from the others, might do a
@@ -103,6 +107,27 @@ type post struct {
 	left  chan struct{} // closed when it has been given up
 	gone  chan struct{} // closed when requests no longer go there
 	once  sync.Once     // for left
+	lives atomic.Bool   // it has been given up though it does what it is asked
+
+	requests atomic.Int64  // on their way
+	idle     chan struct{} // has room for one: told when there are none
+}
+
+func newPost(addr string, conn, probe *Conn) *post {
+	return &post{
+		conn: conn, probe: probe, addr: addr,
+		left: make(chan struct{}), gone: make(chan struct{}), idle: make(chan struct{}, 1),
+	}
+}
+
+// done ends a request.
+func (p *post) done() {
+	if p.requests.Add(-1) == 0 {
+		select {
+		case p.idle <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (p *post) close() {
@@ -138,7 +163,10 @@ func (r *Roaming) Close() error {
 
 // Ready returns when there is a sheep.
 func (r *Roaming) Ready(ctx context.Context) error {
-	_, err := r.post(ctx)
+	p, err := r.post(ctx)
+	if err == nil {
+		p.done()
+	}
 	return err
 }
 
@@ -156,7 +184,8 @@ func (r *Roaming) Nodes() []sheep.Node {
 	return r.nodes
 }
 
-// Move goes on with the sheep at addr, or with another one if there is none.
+// Move goes on with the sheep at addr, or with another one if there is none. What
+// is on its way is answered first.
 func (r *Roaming) Move(addr string) {
 	r.mu.Lock()
 	same := r.server == addr
@@ -166,6 +195,7 @@ func (r *Roaming) Move(addr string) {
 	}
 	r.mu.Unlock()
 	if p := r.now.Load(); p != nil && !same {
+		p.lives.Store(true)
 		p.leave()
 	}
 }
@@ -173,11 +203,7 @@ func (r *Roaming) Move(addr string) {
 // Do sends a request and waits for its answer, as Doer says: it is sent to
 // another sheep where the Roaming's promise allows that.
 func (r *Roaming) Do(ctx context.Context, h proto.Header, payload, into []byte) (proto.Response, []byte, error) {
-	c, err := r.prepare(h, payload)
-	if err != nil {
-		return proto.Response{}, nil, err
-	}
-	return r.do(ctx, c, h, payload, into)
+	return r.do(ctx, r.prepare(nil, h, payload), h, payload, into)
 }
 
 // do sends a request of which c has been noted.
@@ -187,7 +213,12 @@ func (r *Roaming) do(ctx context.Context, c change, h proto.Header, payload, int
 		if err != nil {
 			return proto.Response{}, nil, err
 		}
+		if err := c.refused(); err != nil { // the lock may have been lost while there was no sheep
+			p.done()
+			return proto.Response{}, nil, err
+		}
 		resp, data, err := p.conn.Do(ctx, h, payload, into)
+		p.done()
 		switch {
 		case err == nil && !elsewhere(resp.Result):
 			if err, again := r.answered(ctx, p, c, resp.Result); !again {
@@ -200,7 +231,7 @@ func (r *Roaming) do(ctx context.Context, c change, h proto.Header, payload, int
 			return resp, nil, err
 		default:
 			p.leave()
-			if !repeatable(h.Op) {
+			if !c.repeat {
 				return resp, nil, err
 			}
 		}
@@ -231,8 +262,9 @@ func elsewhere(result proto.Result) bool {
 }
 
 // post returns the sheep that requests go to, and waits for one if there is none.
+// The caller has a request on its way from then on, and says when it is done.
 func (r *Roaming) post(ctx context.Context) (*post, error) {
-	if p := r.now.Load(); p != nil {
+	if p := r.current(); p != nil {
 		return p, nil
 	}
 	patience := time.NewTimer(r.cfg.Patience)
@@ -241,7 +273,7 @@ func (r *Roaming) post(ctx context.Context) (*post, error) {
 		r.mu.Lock()
 		arrived, why := r.arrived, r.why
 		r.mu.Unlock()
-		if p := r.now.Load(); p != nil {
+		if p := r.current(); p != nil {
 			return p, nil
 		}
 		select {
@@ -254,6 +286,22 @@ func (r *Roaming) post(ctx context.Context) (*post, error) {
 			return nil, fmt.Errorf("%w: no sheep for %v: %v", sheep.ErrNetwork, r.cfg.Patience, why)
 		}
 	}
+}
+
+// current returns the post with one more request on its way, or nil if there is
+// none. Whoever has withdrawn a post sees either that request or that it was not
+// let in.
+func (r *Roaming) current() *post {
+	p := r.now.Load()
+	if p == nil {
+		return nil
+	}
+	p.requests.Add(1)
+	if r.now.Load() != p {
+		p.done()
+		return nil
+	}
+	return p
 }
 
 // await returns when requests no longer go to p, which has been left.

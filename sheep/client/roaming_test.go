@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -361,7 +362,10 @@ func TestMoreThanIsKeptIsToldByOneFlush(t *testing.T) {
 		f := newHerd(t)
 		o := client.NewObjects(f.roam(client.RoamingConfig{Unflushed: 10_000}))
 		f.setGate(func(addr string, h proto.Header) (proto.Result, bool) {
-			return 0, h.Op != proto.OpFlushVDI || addr == anotherAddr
+			if h.Op == proto.OpFlushVDI && addr == oneAddr {
+				return proto.ResultIO, true
+			}
+			return 0, true
 		})
 		for i := range uint32(30) {
 			put(t, o, i, 0, strings.Repeat("x", 1000))
@@ -390,6 +394,39 @@ func TestMuchThatIsKeptIsFlushedInTheBackground(t *testing.T) {
 		defer f.mu.Unlock()
 		if len(f.durable) != 100 {
 			t.Errorf("%d objects are durable, want 100", len(f.durable))
+		}
+	})
+}
+
+func TestAWriterWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newHerd(t)
+		o := client.NewObjects(f.roam(client.RoamingConfig{Unflushed: 10_000}))
+		f.setGate(func(addr string, h proto.Header) (proto.Result, bool) {
+			return 0, h.Op != proto.OpFlushVDI || addr == anotherAddr // a flush takes for ever
+		})
+		var written atomic.Int32
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range uint32(30) {
+				put(t, o, i, 0, strings.Repeat("x", 1000))
+				written.Add(1)
+			}
+		}()
+		synctest.Wait()
+		if n := written.Load(); n < 8 || n > 10 {
+			t.Errorf("%d KB were written with room for 10 and no flush", n)
+		}
+		f.kill(oneAddr)
+		<-done
+		if err := o.Flush(t.Context(), herdVDI); err != nil {
+			t.Error(err)
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.durable) != 30 {
+			t.Errorf("%d objects are durable, want 30", len(f.durable))
 		}
 	})
 }
@@ -505,6 +542,59 @@ func TestMove(t *testing.T) {
 	})
 }
 
+func TestMoveLetsRequestsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newHerd(t)
+		r := f.roam(client.RoamingConfig{})
+		o := client.NewObjects(r)
+		put(t, o, 1, 0, "one")
+		slow := make(chan struct{})
+		f.setGate(func(addr string, h proto.Header) (proto.Result, bool) {
+			if addr == oneAddr && h.Op == proto.OpWriteObj {
+				<-slow
+			}
+			return 0, true
+		})
+		done := make(chan error, 1)
+		go func() { done <- o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("two")}) }()
+		synctest.Wait()
+		f.asked()
+		r.Move(anotherAddr)
+		synctest.Wait()
+		if got := f.asked(); got != "" {
+			t.Errorf("before the old sheep is through it asks %s", got)
+		}
+		close(slow)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		put(t, o, 1, 0, "three")
+		want := `10.0.0.1 WRITE_OBJ 700000001+0 "two"
+10.0.0.2 WRITE_OBJ 700000001+0 "one"
+10.0.0.2 WRITE_OBJ 700000001+0 "two"
+10.0.0.2 WRITE_OBJ 700000001+0 "thre"`
+		if got := f.asked(); got != want {
+			t.Errorf("asked\n%s\nwant\n%s", got, want)
+		}
+	})
+}
+
+func TestALockIsAskedForAtAnotherSheep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newHerd(t)
+		f.locking = true
+		r := f.roam(client.RoamingConfig{})
+		f.setGate(func(addr string, h proto.Header) (proto.Result, bool) {
+			return 0, addr != oneAddr || h.Op != proto.OpLockVDI
+		})
+		time.AfterFunc(time.Second, func() { f.kill(oneAddr) })
+		l, err := r.Lock(t.Context(), "disk")
+		if err != nil || !l.Held() || f.lock != anotherAddr {
+			t.Errorf("Lock: %v, the lock is at %q", err, f.lock)
+		}
+	})
+}
+
 func TestALockMovesAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newHerd(t)
@@ -533,37 +623,87 @@ func TestALockThatWasTakenMeanwhileEndsTheWriting(t *testing.T) {
 		f := newHerd(t)
 		f.locking = true
 		r := f.roam(client.RoamingConfig{})
-		o := client.NewObjects(r)
 		l, err := r.Lock(t.Context(), "disk")
 		if err != nil {
 			t.Fatal(err)
 		}
+		o := client.NewObjects(l)
 		put(t, o, 1, 0, "one")
+		later := sheep.Ref{ID: sheep.DataObject(herdVDI+1, 1)} // of the head after a snapshot
+		if err := o.Write(t.Context(), later, &sheep.Write{Data: []byte("later")}); err != nil {
+			t.Fatal(err)
+		}
+		f.setGate(func(addr string, h proto.Header) (proto.Result, bool) { return 0, addr != oneAddr })
+		done := make(chan error, 1)
+		go func() { done <- o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("two")}) }()
+		synctest.Wait() // on its way
 		f.mu.Lock()
 		f.lock = "10.0.0.3:7000"
 		f.mu.Unlock()
+		f.asked()
 		f.kill(oneAddr)
-		if err := o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("two")}); err == nil {
-			err = o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("three")})
-			if !errors.Is(err, sheep.ErrIO) {
-				t.Errorf("write: %v, want %v", err, sheep.ErrIO)
-			}
+		if err := <-done; !errors.Is(err, sheep.ErrIO) {
+			t.Errorf("a write under way: %v, want %v", err, sheep.ErrIO)
+		}
+		if err := o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("three")}); !errors.Is(err, sheep.ErrIO) {
+			t.Errorf("a write: %v, want %v", err, sheep.ErrIO)
+		}
+		if got := f.asked(); strings.Contains(got, "WRITE_OBJ") {
+			t.Errorf("without the lock it asks\n%s", got)
 		}
 		if l.Held() || l.Err() == nil {
 			t.Error("the lock is said to be held")
 		}
 		lostOnce(t, o)
+		if err := o.Flush(t.Context(), herdVDI+1); !errors.Is(err, sheep.ErrIO) {
+			t.Errorf("the flush of the later head: %v, want %v", err, sheep.ErrIO)
+		}
 		if err := l.Release(t.Context(), herdVDI); err != nil || f.lock != "10.0.0.3:7000" {
 			t.Errorf("Release: %v, the lock is at %q", err, f.lock)
 		}
 		f.mu.Lock()
 		f.lock = ""
 		f.mu.Unlock()
-		if _, err := r.Lock(t.Context(), "disk"); err != nil {
+		if l, err = r.Lock(t.Context(), "disk"); err != nil {
 			t.Fatal(err)
 		}
-		put(t, o, 1, 0, "four")
+		put(t, client.NewObjects(l), 1, 0, "four")
 	})
+}
+
+func TestNothingIsRepeatedWhenTheLockHasBeenGivenBack(t *testing.T) {
+	for _, locking := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newHerd(t)
+			f.locking = locking
+			r := f.roam(client.RoamingConfig{Patience: 10 * time.Second})
+			l, err := r.Lock(t.Context(), "disk")
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := client.NewObjects(l)
+			put(t, o, 1, 0, "one")
+			f.kill(oneAddr)
+			f.kill(anotherAddr)
+			if err := o.Flush(t.Context(), herdVDI); !errors.Is(err, sheep.ErrNetwork) {
+				t.Errorf("Flush without a cluster: %v", err)
+			}
+			if err := l.Release(t.Context(), herdVDI); (err != nil) != locking {
+				t.Errorf("Release without a cluster: %v", err)
+			}
+			f.asked()
+			f.revive(anotherAddr)
+			if err := r.Ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.asked(); got != "" {
+				t.Errorf("afterwards it asks %s", got)
+			}
+			if err := o.Write(t.Context(), data(1), &sheep.Write{Data: []byte("two")}); !errors.Is(err, sheep.ErrIO) {
+				t.Errorf("a write: %v, want %v", err, sheep.ErrIO)
+			}
+		})
+	}
 }
 
 func TestAClusterWithoutLocks(t *testing.T) {
