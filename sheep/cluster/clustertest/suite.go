@@ -19,7 +19,11 @@ type Suite struct {
 	Place func(t *testing.T) string
 
 	Lease time.Duration // of the drivers that Main's function returns
-	Expel time.Duration // after which they expel a member that does not run
+	Expel time.Duration // after which they have expelled a member that does not run
+
+	// Steady is how many of the first members must live for the others to go on:
+	// a majority of those that vote. 0 means that any one member is enough.
+	Steady int
 }
 
 // Drivers tests whether a driver keeps the contract of cluster.Driver while its
@@ -257,6 +261,9 @@ func testStorm(t *testing.T, g *group) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	witness := g.join()
+	for range g.suite.Steady - 1 {
+		g.join()
+	}
 	var live []*process
 	for i := range 40 {
 		switch n := rng.IntN(10); {

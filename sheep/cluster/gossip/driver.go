@@ -1,0 +1,294 @@
+package gossip
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+)
+
+var _ cluster.Driver = (*Driver)(nil)
+
+var (
+	errNotMember = fmt.Errorf("%w: this process is not a member", sheep.ErrCluster)
+	errLapsed    = fmt.Errorf("%w: the lease of this process has run out", sheep.ErrCluster)
+)
+
+// How long a member that leaves takes pains that the others need not expel it.
+const (
+	leavePatience = 2 * time.Second // to log its leave
+	linger        = time.Second     // to vote for the leaves of the others
+)
+
+// maxDeliveries bounds what Raft has committed and the machine has not applied.
+const maxDeliveries = 1024
+
+// A Driver is this process's part in a cluster on many machines.
+type Driver struct {
+	cfg Config       // set once
+	log *slog.Logger // set once
+
+	// Set by Run before anything else may use them.
+	home   *home
+	port   *port
+	raft   *raft.Raft
+	trans  *raft.NetworkTransport
+	gossip *gossip
+	client *http.Client
+	inc    sheep.Incarnation
+	health func() error
+
+	deliveries chan delivery // from Raft to the goroutine of Run
+	lost       chan error    // has one element when this process cannot go on
+	lordship   chan bool     // Raft says whether this node leads
+	wake       *signal       // something about the leader or the others has changed
+
+	beat atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
+
+	mu      sync.Mutex
+	ledger  ledger        // guarded by mu; written by Raft's goroutine alone
+	kingdom kingdom       // guarded by mu
+	crowned crown         // guarded by mu; the latest reign that began
+	reign   *reign        // guarded by mu; nil while this node does not lead
+	applied uint64        // guarded by mu; Raft's index of what the machine was given last
+	moved   chan struct{} // guarded by mu; closed at the next change of applied; nil if nobody waits
+	running bool          // guarded by mu
+	err     error         // guarded by mu; why Run has returned
+
+	entered chan struct{} // closed when this member's join is logged, or never will be
+	stopped chan struct{} // closed when the machine is given no more
+
+	// Of the goroutine of Run.
+	joined, gone bool
+	left         error
+}
+
+// New returns a driver for the cluster that cfg tells how to find.
+func New(cfg Config) *Driver {
+	cfg = cfg.withDefaults()
+	return &Driver{
+		cfg:        cfg,
+		log:        cfg.Log,
+		deliveries: make(chan delivery, maxDeliveries),
+		lost:       make(chan error, 1),
+		lordship:   make(chan bool, 16),
+		wake:       newSignal(),
+		entered:    make(chan struct{}),
+		stopped:    make(chan struct{}),
+	}
+}
+
+// Run implements cluster.Driver. Before self has joined, m may be restored
+// again, from a newer snapshot.
+func (d *Driver) Run(ctx context.Context, self cluster.Self, m cluster.Machine) error {
+	if err := d.cfg.check(); err != nil {
+		return fmt.Errorf("gossip cluster: %w", err)
+	}
+	if len(self.Hello) > cluster.MaxJoin {
+		return fmt.Errorf("join the cluster: %w: %d bytes", sheep.ErrInvalid, len(self.Hello))
+	}
+	d.inc, d.health = self.Incarnation, self.Health
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	err := d.open(work, &wg)
+	if err == nil {
+		err = d.run(ctx, work, &wg, self, m)
+	}
+	d.end(err)
+	d.retire(err)
+	cancel()
+	d.close()
+	wg.Wait()
+	return err
+}
+
+// run joins, and serves the log until the membership ends.
+func (d *Driver) run(ctx, work context.Context, wg *sync.WaitGroup, self cluster.Self, m cluster.Machine) error {
+	if err := m.Restore(0, nil); err != nil {
+		return err
+	}
+	wg.Go(func() { d.follow(work) })
+	wg.Go(func() { d.gossip.keep(work) })
+	wg.Go(func() { d.enter(work, self.Hello) })
+	return d.serve(ctx, work, wg, m)
+}
+
+// serve gives the machine what Raft has committed, and looks after the end.
+func (d *Driver) serve(ctx, work context.Context, wg *sync.WaitGroup, m cluster.Machine) error {
+	done := ctx.Done()
+	unable := make(chan error, 1)
+	for {
+		select {
+		case v := <-d.deliveries:
+			joins := v.own(d.inc, cluster.EntryJoin) && !d.joined
+			if joins {
+				d.awaitLease()
+			}
+			if err := d.deliver(v, m); err != nil {
+				return err
+			}
+			if joins {
+				d.joined = true
+				wg.Go(func() { d.keepLease(work) })
+			}
+			if d.gone {
+				return d.left
+			}
+		case err := <-d.lost:
+			return err
+		case <-done:
+			done = nil
+			wg.Go(func() { unable <- d.leave(work) })
+		case err := <-unable:
+			if err != nil || !d.joined {
+				return nil // the others will expel what they think is a member
+			}
+		}
+	}
+}
+
+// awaitLease waits until this member has its first lease: its join has come
+// back, so the news that it was logged is under way.
+func (d *Driver) awaitLease() {
+	select {
+	case <-d.entered:
+	case <-time.After(d.cfg.Lease):
+	}
+}
+
+// leave logs that this process leaves.
+func (d *Driver) leave(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, leavePatience)
+	defer cancel()
+	return d.submit(ctx, command{kind: commandLeave, who: d.inc, time: time.Now().UnixNano(), data: []byte("left")})
+}
+
+// lose ends Run with the error.
+func (d *Driver) lose(err error) {
+	d.beat.Store(-1)
+	select {
+	case d.lost <- err:
+	default:
+	}
+}
+
+// end makes all calls return.
+func (d *Driver) end(reason error) {
+	if reason == nil {
+		reason = errNotMember
+	}
+	d.beat.Store(-1)
+	d.mu.Lock()
+	d.err, d.running = reason, false
+	d.wakeLocked()
+	d.mu.Unlock()
+	close(d.stopped)
+	d.wake.fire()
+}
+
+// retire lets the others go on without this node: it votes for the leaves of
+// those that leave with it, and then gives its lead away.
+func (d *Driver) retire(reason error) {
+	if reason != nil || d.raft == nil {
+		return
+	}
+	over := time.After(linger)
+	for d.isNeeded() {
+		changed := d.wake.wait()
+		select {
+		case <-changed:
+		case <-over:
+			if d.raft.State() == raft.Leader {
+				if err := d.raft.LeadershipTransfer().Error(); err != nil {
+					d.log.Debug("give the lead away", "err", err)
+				}
+			}
+			return
+		}
+	}
+}
+
+// isNeeded reports whether the vote of this node may matter to members.
+func (d *Driver) isNeeded() bool {
+	d.mu.Lock()
+	others := len(d.ledger.seats)
+	d.mu.Unlock()
+	voter := false
+	for _, s := range d.servers() {
+		voter = voter || string(s.ID) == d.home.id && s.Suffrage == raft.Voter
+	}
+	return others > 0 && voter
+}
+
+func (d *Driver) close() {
+	if d.gossip != nil {
+		d.gossip.close()
+	}
+	if d.raft != nil {
+		if err := d.raft.Shutdown().Error(); err != nil {
+			d.log.Warn("stop raft", "err", err)
+		}
+	}
+	if d.trans != nil {
+		d.trans.Close()
+	}
+	if d.client != nil {
+		d.client.CloseIdleConnections()
+	}
+	if d.port != nil {
+		d.port.close()
+	}
+	if d.home != nil {
+		if err := d.home.close(); err != nil {
+			d.log.Warn("close the cluster's log", "err", err)
+		}
+	}
+}
+
+// A signal wakes those that wait for its next occurrence.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{} // guarded by mu; closed at the next occurrence
+}
+
+func newSignal() *signal { return &signal{ch: make(chan struct{})} }
+
+// wait returns a channel that is closed at the next occurrence.
+func (s *signal) wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ch
+}
+
+func (s *signal) fire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.ch)
+	s.ch = make(chan struct{})
+}
+
+// randomNumber returns a number that is not zero.
+func randomNumber() uint64 {
+	var b [8]byte
+	for {
+		rand.Read(b[:])
+		if n := le.Uint64(b[:]); n != 0 {
+			return n
+		}
+	}
+}
+
+// isCause reports whether err ends a call, and not just one attempt.
+func isCause(err error) bool {
+	return errors.Is(err, errDeparted) || errors.Is(err, errBadCommand)
+}

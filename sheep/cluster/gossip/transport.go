@@ -1,0 +1,58 @@
+package gossip
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/hashicorp/raft"
+)
+
+// raftStreams is the port as Raft sees it.
+type raftStreams struct{ *queue }
+
+var _ raft.StreamLayer = raftStreams{}
+
+// Dial implements raft.StreamLayer.
+func (s raftStreams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.port.dial(ctx, forRaft, string(addr))
+}
+
+// gossipTransport is the port as memberlist sees it.
+type gossipTransport struct{ *port }
+
+var _ memberlist.Transport = gossipTransport{}
+
+// FinalAdvertiseAddr implements memberlist.Transport.
+func (t gossipTransport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	return t.advertise.Addr().AsSlice(), int(t.advertise.Port()), nil
+}
+
+// WriteTo implements memberlist.Transport.
+func (t gossipTransport) WriteTo(b []byte, addr string) (time.Time, error) {
+	to, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, err = t.udp.WriteTo(b, to)
+	return time.Now(), err
+}
+
+// PacketCh implements memberlist.Transport.
+func (t gossipTransport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+// DialTimeout implements memberlist.Transport.
+func (t gossipTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return t.dial(ctx, forGossip, addr)
+}
+
+// StreamCh implements memberlist.Transport.
+func (t gossipTransport) StreamCh() <-chan net.Conn { return t.gossip }
+
+// Shutdown implements memberlist.Transport. The port is closed by its owner.
+func (t gossipTransport) Shutdown() error { return nil }
