@@ -19,11 +19,17 @@ const (
 	MaxBTreeEntries  = 524_287 // of a leaf
 	MaxBTreeChildren = 262_143 // of a root
 
-	btreeEntrySize = 8
-	btreeChildSize = 16
+	BTreeEntrySize = 8
+	BTreeChildSize = 16
+
+	// BTreeInbox is the number of no node. A leaf that is written to the object
+	// of this number is none either: its entries are to be entered into the tree,
+	// by the sheep, which C's do not know how to do: they have no such object.
+	BTreeInbox = 1<<32 - 1
 )
 
-// A BTreeEntry says who owns a data object.
+// A BTreeEntry says who owns a data object. An owner of zero is as good as no
+// entry.
 type BTreeEntry struct {
 	Index uint32
 	VDI   sheep.VDIID
@@ -42,7 +48,8 @@ type BTreeChild struct {
 //	     2     2  depth
 //	     4     4  number of entries
 //
-// The entries follow, in the order of their indexes:
+// The entries follow, in the order of their indexes, of which the same may come
+// twice, as the crash of a writer leaves them; the first then counts:
 //
 //	leaf    0  4  index             root    0  4  highest index of the child
 //	        4  4  VDI                       4  4  padding
@@ -84,9 +91,9 @@ func (h BTreeHeader) Append(b []byte) []byte {
 // Size returns the bytes of the node that are in use, the header included.
 func (h BTreeHeader) Size() int {
 	if h.Depth == BTreeRootDepth {
-		return BTreeHeaderSize + int(h.Entries)*btreeChildSize
+		return BTreeHeaderSize + int(h.Entries)*BTreeChildSize
 	}
-	return BTreeHeaderSize + int(h.Entries)*btreeEntrySize
+	return BTreeHeaderSize + int(h.Entries)*BTreeEntrySize
 }
 
 // A BTreeNode is a node of the tree: a leaf with Entries or, of depth
@@ -113,9 +120,9 @@ func DecodeBTreeNode(b []byte) (BTreeNode, error) {
 	if h.Depth == BTreeRootDepth {
 		n.Children = make([]BTreeChild, h.Entries)
 		for i := range n.Children {
-			e := b[i*btreeChildSize:]
+			e := b[i*BTreeChildSize:]
 			n.Children[i] = BTreeChild{Last: le.Uint32(e), ID: sheep.ObjectID(le.Uint64(e[8:]))}
-			if i > 0 && n.Children[i].Last <= n.Children[i-1].Last {
+			if i > 0 && n.Children[i].Last < n.Children[i-1].Last {
 				return BTreeNode{}, fmt.Errorf("%w: B-tree root out of order at %d", ErrMalformed, i)
 			}
 		}
@@ -123,9 +130,9 @@ func DecodeBTreeNode(b []byte) (BTreeNode, error) {
 	}
 	n.Entries = make([]BTreeEntry, h.Entries)
 	for i := range n.Entries {
-		e := b[i*btreeEntrySize:]
+		e := b[i*BTreeEntrySize:]
 		n.Entries[i] = BTreeEntry{Index: le.Uint32(e), VDI: sheep.VDIID(le.Uint32(e[4:]))}
-		if i > 0 && n.Entries[i].Index <= n.Entries[i-1].Index {
+		if i > 0 && n.Entries[i].Index < n.Entries[i-1].Index {
 			return BTreeNode{}, fmt.Errorf("%w: B-tree leaf out of order at %d", ErrMalformed, i)
 		}
 	}

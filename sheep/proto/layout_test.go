@@ -344,6 +344,10 @@ func TestBTreeOfTheOriginal(t *testing.T) {
 	root := proto.BTreeNode{Depth: proto.BTreeRootDepth, Children: []proto.BTreeChild{{9, sheep.BTreeObject(0x7c2b25, 1)}}}.Append(nil)
 	checkBytes(t, root, 24, span{0, "74620200 01000000 09000000 00000000 01000000 252b7c10"})
 
+	torn := fromHex(t, "74620100 02000000 01000000 01000000 01000000 01000000")
+	if n, err := proto.DecodeBTreeNode(torn); err != nil || len(n.Entries) != 2 {
+		t.Errorf("an entry twice, as a crash leaves it: %+v, %v", n, err)
+	}
 	for name, bad := range map[string]string{
 		"another magic":              "74630100 00000000",
 		"depth 0":                    "74620000 00000000",
@@ -351,7 +355,7 @@ func TestBTreeOfTheOriginal(t *testing.T) {
 		"too many entries":           "74620100 00000800",
 		"too many children":          "74620200 00000400",
 		"entries that are not there": "74620100 01000000 00000000",
-		"entries out of order":       "74620100 02000000 01000000 01000000 01000000 01000000",
+		"entries out of order":       "74620100 02000000 02000000 01000000 01000000 01000000",
 		"children out of order": "74620200 02000000 02000000 00000000 01000000 252b7c10" +
 			"01000000 00000000 01000000 252b7c10",
 	} {

@@ -117,6 +117,9 @@ func (b *birth) share(ctx context.Context, at stage) error {
 		nameless.Name, nameless.CreateTime = "", 0
 		copy(nameless.Unused[:], b.record(images))
 		w := sheep.Write{Data: nameless.Append(nil), Create: true, Durable: true}
+		if b.child.Hyper {
+			w.Data = proto.BTreeNode{Depth: proto.BTreeLeafDepth}.Append(w.Data)
+		}
 		if err := b.next.Write(ctx, Ref(b.child, sheep.InodeObject(b.child.ID)), &w); err != nil {
 			return as(proto.ErrVDIWrite, err)
 		}
@@ -228,16 +231,21 @@ func (b *birth) finish(ctx context.Context) error {
 // header returns the header of the child.
 func (b *birth) header() proto.InodeHeader {
 	copies, policy := b.child.Policy.Wire()
+	store := uint8(proto.StorePlain)
+	if b.child.Hyper {
+		store = proto.StoreHyper
+	}
 	return proto.InodeHeader{
-		Name:       b.child.Name,
-		CreateTime: b.time,
-		Size:       b.size,
-		CopyPolicy: policy,
-		Copies:     copies,
-		BlockShift: b.child.BlockShift,
-		SnapID:     b.child.SnapID,
-		VDI:        b.child.ID,
-		Parent:     b.child.Parent,
+		Name:        b.child.Name,
+		CreateTime:  b.time,
+		Size:        b.size,
+		CopyPolicy:  policy,
+		StorePolicy: store,
+		Copies:      copies,
+		BlockShift:  b.child.BlockShift,
+		SnapID:      b.child.SnapID,
+		VDI:         b.child.ID,
+		Parent:      b.child.Parent,
 	}
 }
 

@@ -47,6 +47,8 @@ func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, err
 	switch {
 	case p.Snapshot && err != nil:
 		return b, err
+	case p.Snapshot && head.Hyper:
+		return b, fmt.Errorf("%w: hyper volume %v cannot be shared", sheep.ErrInvalid, head.ID)
 	case p.Snapshot:
 		b.frozen = &head
 	case err == nil:
@@ -75,7 +77,7 @@ func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, err
 		return b, err
 	}
 	b.size, b.stale = p.Size, s.stale
-	if p.Size > MaxSize(b.child.BlockShift, false) {
+	if p.Size > MaxSize(b.child.BlockShift, b.child.Hyper) {
 		return b, fmt.Errorf("%w: %d bytes are too many", sheep.ErrInvalid, p.Size)
 	}
 	return b, nil
@@ -84,7 +86,7 @@ func (o *Operations) prepare(ctx context.Context, t Task, p newPlan) (birth, err
 // child returns the VDI that p makes. What shares objects with base also shares
 // its policy and the size of its objects, whatever the client asks for.
 func (o *Operations) child(p newPlan, base *sheep.VDI) (sheep.VDI, error) {
-	v := sheep.VDI{Name: p.Name, SnapID: o.nextSnapID(p.Name), Parent: p.Base}
+	v := sheep.VDI{Name: p.Name, SnapID: o.nextSnapID(p.Name), Parent: p.Base, Hyper: p.StorePolicy == proto.StoreHyper}
 	if base != nil {
 		v.Policy, v.BlockShift = base.Policy, base.BlockShift
 	} else {
@@ -92,7 +94,7 @@ func (o *Operations) child(p newPlan, base *sheep.VDI) (sheep.VDI, error) {
 		if p.Copies == 0 {
 			p.Copies, p.CopyPolicy = d.Copies, d.CopyPolicy
 		}
-		if p.BlockShift == 0 {
+		if p.BlockShift == 0 && !v.Hyper {
 			p.BlockShift = d.BlockShift
 		}
 		if p.BlockShift == 0 {

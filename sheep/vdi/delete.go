@@ -2,7 +2,6 @@ package vdi
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -215,60 +214,67 @@ func (d *deletion) removeVMState(ctx context.Context, size uint64) error {
 	return nil
 }
 
-// removeTree removes the objects of a hyper volume. They were never shared; its
-// B-tree stays readable until the inode is cleared.
+// removeTree removes the objects of a hyper volume, which were never shared. Its
+// B-tree stays readable until the inode is cleared: a leaf goes when what it names
+// is gone. A leaf that cannot be read is left, with what it names.
 func (d *deletion) removeTree(ctx context.Context) error {
-	root, err := d.readNode(ctx, d.inode(), proto.MapOffset)
+	tree := NewTree(d.next, d.vdi)
+	root, err := tree.root(ctx)
 	if err != nil {
 		return err
 	}
-	if err := d.removeLeaf(ctx, root); err != nil {
+	if err := d.removeLeaf(ctx, root.Entries); err != nil {
 		return err
 	}
+	end := root.counter // of the numbers of nodes
+	known := make(map[uint32]bool)
 	for _, child := range root.Children {
-		ref := Ref(d.vdi, child.ID)
-		if child.ID.Kind() != sheep.KindBTree || child.ID.VDI() != d.vdi.ID {
+		end = max(end, child.ID.Index()+1)
+		known[child.ID.Index()] = true
+		entries, err := tree.leaf(ctx, child.ID)
+		if errors.Is(err, proto.ErrMalformed) {
+			d.guard.cfg.Log.Warn("a part of the map of a hyper volume cannot be read, its objects leak", "vdi", d.vdi.ID, "err", err)
 			continue
 		}
-		leaf, err := d.readNode(ctx, ref, 0)
 		if err == nil {
-			err = d.removeLeaf(ctx, leaf)
+			err = d.removeLeaf(ctx, entries)
 		}
 		if err == nil {
-			err = d.next.Remove(ctx, ref)
+			err = d.next.Remove(ctx, Ref(d.vdi, child.ID))
 		}
 		if ignoreMissing(err) != nil {
 			return err
 		}
 	}
+	return d.removeStray(ctx, end, known)
+}
+
+// removeStray removes the nodes with numbers below end that no root has named, which
+// crashes have left. It does not believe that there are many numbers without node.
+func (d *deletion) removeStray(ctx context.Context, end uint32, known map[uint32]bool) error {
+	const patience = 16
+	for i, missing := uint32(0), 0; i < end && missing < patience; i++ {
+		if known[i] {
+			continue
+		}
+		err := d.next.Remove(ctx, Ref(d.vdi, sheep.BTreeObject(d.vdi.ID, i)))
+		switch {
+		case errors.Is(err, sheep.ErrNoObject):
+			missing++
+		case err != nil:
+			return err
+		default:
+			missing = 0
+		}
+	}
 	return nil
 }
 
-func (d *deletion) removeLeaf(ctx context.Context, leaf proto.BTreeNode) error {
-	return inParallel(leaf.Entries, removals, func(e proto.BTreeEntry) error {
+func (d *deletion) removeLeaf(ctx context.Context, entries []proto.BTreeEntry) error {
+	return inParallel(entries, removals, func(e proto.BTreeEntry) error {
 		if e.VDI != d.vdi.ID {
 			return nil
 		}
 		return ignoreMissing(d.next.Remove(ctx, Ref(d.vdi, sheep.DataObject(e.VDI, e.Index))))
 	})
-}
-
-// readNode reads a node of the B-tree. An inode that was cleared has none.
-func (d *deletion) readNode(ctx context.Context, ref sheep.Ref, off uint32) (proto.BTreeNode, error) {
-	head := make([]byte, proto.BTreeHeaderSize)
-	if err := d.next.Read(ctx, ref, head, off); err != nil {
-		return proto.BTreeNode{}, err
-	}
-	if binary.LittleEndian.Uint64(head) == 0 {
-		return proto.BTreeNode{}, nil
-	}
-	h, err := proto.DecodeBTreeHeader(head)
-	if err != nil {
-		return proto.BTreeNode{}, err
-	}
-	node := make([]byte, h.Size())
-	if err := d.next.Read(ctx, ref, node, off); err != nil {
-		return proto.BTreeNode{}, err
-	}
-	return proto.DecodeBTreeNode(node)
 }

@@ -115,8 +115,7 @@ type Disk struct {
 }
 
 // OpenDisk opens the head of the name or, with tag or snapID, a snapshot of it,
-// as DiskHost.Lookup finds it. Hyper volumes are refused with
-// sheep.ErrNotSupported. The caller has to close the Disk.
+// as DiskHost.Lookup finds it. The caller has to close the Disk.
 func OpenDisk(ctx context.Context, host DiskHost, name, tag string, snapID uint32, cfg DiskConfig) (*Disk, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = defaultParallel

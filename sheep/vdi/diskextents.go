@@ -42,16 +42,20 @@ func (d *Disk) Extents(ctx context.Context, off, n uint64, yield func(length uin
 	defer d.done(op)
 	shift := h.vdi.BlockShift
 	end := off + n
-	last := uint32((end-1)>>shift) + 1
-	owners := make([]sheep.VDIID, min(last-uint32(off>>shift), cachedSlots))
+	last := (end-1)>>shift + 1
+	owners := make([]sheep.VDIID, min(last-off>>shift, cachedSlots))
 	length, state := uint64(0), ExtentHole
-	for index, try := uint32(off>>shift), 1; index < last; {
+	for index, try := off>>shift, 1; index < last; {
 		if h = d.head.Load(); h == nil {
 			return ErrDiskClosed
 		}
 		part := owners[:min(last-index, cachedSlots-index%cachedSlots)]
-		if err := h.owners(ctx, index, part, op); err != nil {
-			if next := d.again(ctx, h, index, err); next != nil || try == patience {
+		next, err := index, h.owners(ctx, uint32(index), part, op)
+		if err == nil {
+			next, err = h.after(ctx, index+uint64(len(part)), last, part)
+		}
+		if err != nil {
+			if next := d.again(ctx, h, uint32(index), err); next != nil || try == patience {
 				return h.fail("list extents of", 0, errors.Join(next, lastly(err, next)))
 			}
 			try++
@@ -66,10 +70,13 @@ func (d *Disk) Extents(ctx context.Context, off, n uint64, yield func(length uin
 				length = 0
 			}
 			state = e
-			from := max(off, uint64(index+uint32(i))<<shift)
-			length += min(end, uint64(index+uint32(i)+1)<<shift) - from
+			from := max(off, (index+uint64(i))<<shift)
+			length += min(end, (index+uint64(i)+1)<<shift) - from
 		}
-		index += uint32(len(part))
+		if skipped := index + uint64(len(part)); next > skipped { // the part was a hole
+			length += min(end, next<<shift) - skipped<<shift
+		}
+		index = next
 	}
 	yield(length, state)
 	return nil

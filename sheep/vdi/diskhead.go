@@ -27,6 +27,8 @@ type head struct {
 	cache   mapCache
 	slots   slotWriter
 	stop    func() // ends the watching
+
+	treeTold bool // the watcher also tells of writes to a hyper volume's tree
 }
 
 // openHead returns the head of v and the size of the disk.
@@ -40,18 +42,18 @@ func (d *Disk) openHead(ctx context.Context, v sheep.VDI) (*head, uint64, error)
 		return nil, 0, err
 	case inode.Name == "":
 		return nil, 0, sheep.ErrNoVDI
-	case v.Hyper || inode.Hyper():
-		return nil, 0, fmt.Errorf("%w: VDI %v is a hyper volume", sheep.ErrNotSupported, v.ID)
 	case v.BlockShift < sheep.MinBlockShift || v.BlockShift > sheep.MaxBlockShift:
 		return nil, 0, fmt.Errorf("%w: VDI %v has block size shift %d", sheep.ErrInvalid, v.ID, v.BlockShift)
-	case size > MaxSize(v.BlockShift, false):
+	case size > MaxSize(v.BlockShift, inode.Hyper()):
 		return nil, 0, fmt.Errorf("%w: VDI %v has %d bytes", sheep.ErrInvalid, v.ID, size)
 	}
+	v.Hyper = inode.Hyper()
 	h := &head{host: d.host, vdi: v, frozen: d.readOnly, name: inode.Name, created: inode.CreateTime, stop: func() {}}
 	h.cache.limit = d.cfg.MapPages
 	if w, ok := d.host.(MapWatcher); ok {
 		h.watcher = w
 		h.stop = w.WatchMap(v.ID, h.cache.written)
+		_, h.treeTold = w.(treeWatcher)
 	}
 	return h, size, nil
 }
@@ -122,6 +124,11 @@ func (h *head) sureOwner(ctx context.Context, index uint32, op *diskOp) (sheep.V
 	if version, ok := h.version(); ok && h.cache.isProven(version) {
 		return h.owner(ctx, index, op)
 	}
+	if h.vdi.Hyper {
+		if err := h.enterTree(ctx, nil); err != nil { // from now on there is an owner
+			return 0, err
+		}
+	}
 	err := h.readSlots(ctx, index, op.owner[:], op.slot[:], op)
 	return op.owner[0], err
 }
@@ -129,7 +136,12 @@ func (h *head) sureOwner(ctx context.Context, index uint32, op *diskOp) (sheep.V
 // readSlots reads slots from the inode, by way of buf, and looks whether the
 // inode is still that of the disk.
 func (h *head) readSlots(ctx context.Context, first uint32, owners []sheep.VDIID, buf []byte, op *diskOp) error {
-	err := h.host.Read(ctx, h.ref(), buf, slotOffset(first))
+	var err error
+	if h.vdi.Hyper {
+		err = NewTree(h.host, h.vdi).Owners(ctx, first, owners)
+	} else {
+		err = h.host.Read(ctx, h.ref(), buf, slotOffset(first))
+	}
 	switch {
 	case errors.Is(err, sheep.ErrNoObject):
 		return sheep.ErrNoVDI
@@ -137,7 +149,9 @@ func (h *head) readSlots(ctx context.Context, first uint32, owners []sheep.VDIID
 		return fmt.Errorf("read map of VDI %v: %w", h.vdi.ID, err)
 	}
 	for i := range owners {
-		owners[i] = ownerAt(buf, i)
+		if !h.vdi.Hyper {
+			owners[i] = ownerAt(buf, i)
+		}
 	}
 	return h.alive(ctx, op)
 }

@@ -215,8 +215,13 @@ func (d *Disk) create(ctx context.Context, h *head, s piece, op *diskOp) (done b
 // that fails the object leaks. A map that has the object after all, because an
 // answer was lost, keeps it.
 func (h *head) unmake(ctx context.Context, index uint32, op *diskOp) {
-	err := h.host.Read(ctx, h.ref(), op.slot[:], slotOffset(index))
-	if err == nil && ownerAt(op.slot[:], 0) != h.vdi.ID {
+	var err error
+	if h.vdi.Hyper {
+		err = NewTree(h.host, h.vdi).Owners(ctx, index, op.owner[:])
+	} else if err = h.host.Read(ctx, h.ref(), op.slot[:], slotOffset(index)); err == nil {
+		op.owner[0] = ownerAt(op.slot[:], 0)
+	}
+	if err == nil && op.owner[0] != h.vdi.ID {
 		_ = h.host.Remove(ctx, Ref(h.vdi, h.object(index)))
 	}
 }

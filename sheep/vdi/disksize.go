@@ -46,8 +46,10 @@ func (h *head) readSize(ctx context.Context) (uint64, error) {
 	if err := h.host.Read(ctx, h.ref(), b[:], sizeField); err != nil {
 		return 0, fmt.Errorf("read inode of VDI %v: %w", h.vdi.ID, err)
 	}
-	return min(binary.LittleEndian.Uint64(b[:]), MaxSize(h.vdi.BlockShift, false)), nil
+	return min(binary.LittleEndian.Uint64(b[:]), h.maxSize()), nil
 }
+
+func (h *head) maxSize() uint64 { return MaxSize(h.vdi.BlockShift, h.vdi.Hyper) }
 
 // Resize makes the disk larger. A smaller size is refused with sheep.ErrInvalid.
 func (d *Disk) Resize(ctx context.Context, size uint64) error {
@@ -64,8 +66,8 @@ func (d *Disk) Resize(ctx context.Context, size uint64) error {
 			return nil
 		case size < now:
 			return h.fail("resize", 0, fmt.Errorf("%w: it cannot shrink from %d to %d bytes", sheep.ErrInvalid, now, size))
-		case size > MaxSize(h.vdi.BlockShift, false):
-			return h.fail("resize", 0, fmt.Errorf("%w: %d bytes are more than %d", sheep.ErrInvalid, size, MaxSize(h.vdi.BlockShift, false)))
+		case size > h.maxSize():
+			return h.fail("resize", 0, fmt.Errorf("%w: %d bytes are more than %d", sheep.ErrInvalid, size, h.maxSize()))
 		}
 		// A snapshot that is taken now has the size, and the head has not: then
 		// the next round gives it to the head.

@@ -61,7 +61,7 @@ func (d *Disk) Zero(ctx context.Context, off, n uint64, opt ZeroOptions) error {
 
 // zeroPlan returns the parts of objects that a request to zero has, at most two,
 // and the whole objects.
-func (d *Disk) zeroPlan(h *head, off, n uint64) (parts []piece, first, end uint32) {
+func (d *Disk) zeroPlan(h *head, off, n uint64) (parts []piece, first, end uint64) {
 	size, shift := d.size.Load(), h.vdi.BlockShift
 	to := off + n
 	add := func(from, to uint64) {
@@ -82,7 +82,7 @@ func (d *Disk) zeroPlan(h *head, off, n uint64) (parts []piece, first, end uint3
 	if to > hi {
 		add(hi, to)
 	}
-	return parts, uint32(lo >> shift), uint32(hi >> shift)
+	return parts, lo >> shift, hi >> shift
 }
 
 // zeroesFast fails if one of the parts is shared with a parent, so that it would
@@ -130,7 +130,7 @@ func (d *Disk) zeroData(ctx context.Context, h *head, off, n uint64, opt ZeroOpt
 }
 
 // discard gives up the objects [first, end).
-func (d *Disk) discard(ctx context.Context, first, end uint32) error {
+func (d *Disk) discard(ctx context.Context, first, end uint64) error {
 	if first >= end {
 		return nil
 	}
@@ -143,16 +143,18 @@ func (d *Disk) discard(ctx context.Context, first, end uint32) error {
 			return ErrDiskClosed
 		}
 		part := owners[:min(end-at, cachedSlots-at%cachedSlots)]
-		err := h.owners(ctx, at, part, op)
+		err := h.owners(ctx, uint32(at), part, op)
 		if err == nil {
-			err = d.discardUsed(ctx, h, at, part, op)
+			err = d.discardUsed(ctx, h, uint32(at), part, op)
 		}
 		if err == nil {
-			at += uint32(len(part))
+			at, err = h.after(ctx, at+uint64(len(part)), end, part)
+		}
+		if err == nil {
 			continue
 		}
-		if next := d.again(ctx, h, at, err); next != nil || try == patience {
-			return h.fail("discard", h.object(at), errors.Join(next, lastly(err, next)))
+		if next := d.again(ctx, h, uint32(at), err); next != nil || try == patience {
+			return h.fail("discard", h.object(uint32(at)), errors.Join(next, lastly(err, next)))
 		}
 		try++
 	}
@@ -193,6 +195,9 @@ func (d *Disk) discardRun(ctx context.Context, h *head, first, n uint32, op *dis
 	}()
 	if err := h.alive(ctx, op); err != nil {
 		return err
+	}
+	if h.vdi.Hyper {
+		return h.enterTree(ctx, none(first, n))
 	}
 	w := sheep.Write{Off: slotOffset(first), Zero: n * proto.MapEntrySize, Durable: true}
 	if err := d.host.Write(ctx, h.ref(), &w); err != nil {

@@ -45,3 +45,12 @@ func CachedPages(d *Disk) int {
 
 // CachedSlots is how many slots a page of the map has.
 const CachedSlots = cachedSlots
+
+// ShapeTrees makes g split the nodes of trees as it would much larger ones: see
+// treeShape.
+func ShapeTrees(g *Guard, atomic, small, wide, entries, children int) {
+	g.shape = treeShape{atomic: atomic, small: small, wide: wide, entries: entries, children: children}
+}
+
+// LeafEntries is how many entries fill a leaf at first.
+const LeafEntries = leafEntries

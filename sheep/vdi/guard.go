@@ -24,6 +24,7 @@ type Guard struct {
 	table Table
 	cfg   GuardConfig
 
+	shape    treeShape // of hyper volumes; set once
 	watchers watchers
 }
 
@@ -48,7 +49,7 @@ func NewGuard(next Next, table Table, cfg GuardConfig) *Guard {
 	if cfg.Attributes == nil {
 		cfg.Attributes = func() sheep.Policy { return sheep.Replicated(3) }
 	}
-	return &Guard{next: next, table: table, cfg: cfg}
+	return &Guard{next: next, table: table, cfg: cfg, shape: usualShape()}
 }
 
 // Read fills p from offset off of the object. What lies past its end reads as
@@ -68,6 +69,10 @@ func (g *Guard) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) e
 // Write changes the object, or creates it. It refuses what a snapshot's objects
 // are safe from with sheep.ErrReadOnly. Writes to inodes are described at
 // WriteOwned.
+//
+// The entries of a leaf that is written to the inbox of a hyper volume, see
+// proto.BTreeInbox, are entered into the tree: objects that exist under the VDI's
+// own number, objects to be given up under zero.
 func (g *Guard) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
 	id := ref.ID
 	ref, v, err := g.resolve(id)
@@ -95,6 +100,15 @@ func (g *Guard) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error 
 		}
 		if v.Deleted {
 			return sheep.ErrNoVDI
+		}
+	case sheep.KindBTree:
+		switch {
+		case isInbox(v, id):
+			return g.writeInbox(ctx, v, w)
+		case v.Hyper && w.Create && w.From == nil:
+			return g.createNode(ctx, v, ref, w)
+		case v.Hyper && w.From == nil:
+			return g.writeNode(ctx, v, ref, w)
 		}
 	case sheep.KindVMState:
 		if v.Deleted {
@@ -134,7 +148,10 @@ func (g *Guard) Discard(ctx context.Context, id sheep.ObjectID) error {
 	switch {
 	case err != nil:
 		return err
-	case id.Kind() != sheep.KindData || id.Index() >= proto.MaxMapEntries || v.Hyper:
+	case v.Hyper && id.Kind() == sheep.KindData:
+		none := proto.BTreeNode{Depth: proto.BTreeLeafDepth, Entries: []proto.BTreeEntry{{Index: id.Index()}}}
+		return g.writeInbox(ctx, v, &sheep.Write{Data: none.Append(nil)})
+	case id.Kind() != sheep.KindData || id.Index() >= proto.MaxMapEntries:
 		return fmt.Errorf("%w: discard object %v", sheep.ErrInvalid, id)
 	}
 	return g.writeInode(ctx, v, Ref(v, sheep.InodeObject(v.ID)), &sheep.Write{

@@ -45,19 +45,19 @@ func (g *Guard) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) e
 		return err
 	}
 	end := w.Off + w.Len()
+	if v.Hyper && w.Off >= inboxOffset {
+		return g.enterTree(ctx, v, ref, w.Data)
+	}
 	if w.Off < proto.MapOffset {
-		to := min(end, proto.MapOffset)
-		if v.Hyper {
-			to = min(end, proto.MapEnd) // the tree's root goes with the header
-		}
 		err := g.next.Exclusive(ctx, ref.ID, func(ctx context.Context, below sheep.Objects) error {
-			return mergeHeader(ctx, below, v, ref, w.Off, content(w, w.Off, to))
-		})
-		if err != nil {
+			err := mergeHeader(ctx, below, v, ref, w.Off, content(w, w.Off, min(end, proto.MapOffset)))
+			if err == nil && v.Hyper && end > proto.MapOffset { // the tree's root goes with the header
+				err = g.mergeRoot(ctx, below, v, ref, content(w, proto.MapOffset, min(end, proto.MapEnd)))
+			}
 			return err
-		}
-		if v.Hyper {
-			return nil
+		})
+		if err != nil || v.Hyper {
+			return err
 		}
 	}
 	for at := max(w.Off, proto.MapOffset); at < min(end, proto.MapEnd); {
@@ -74,7 +74,10 @@ func (g *Guard) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) e
 func checkInodeWrite(v sheep.VDI, w *sheep.Write) error {
 	end := uint64(w.Off) + uint64(w.Len())
 	switch {
-	case w.Create || w.From != nil || end > sheep.InodeSize || w.Off >= proto.MapEnd:
+	case w.Create || w.From != nil || end > sheep.InodeSize:
+	case v.Hyper && w.Off == inboxOffset && w.Zero == 0:
+		return nil
+	case w.Off >= proto.MapEnd:
 	case !touchesMap(w):
 		return nil
 	case v.Hyper && w.Off >= proto.MapOffset:

@@ -31,7 +31,7 @@ const (
 // MaxSize returns the largest size of a VDI.
 func MaxSize(blockShift uint8, hyper bool) uint64 {
 	if hyper {
-		return maxHyperSize
+		return min(maxHyperSize, uint64(1)<<32<<blockShift)
 	}
 	return proto.MaxMapEntries << blockShift
 }
@@ -63,8 +63,8 @@ func mergeHeader(ctx context.Context, below sheep.Objects, v sheep.VDI, ref shee
 
 // merge takes over into stored, which lies at off of an inode, the fields that
 // clients own: the tag, what describes the saved VM state, the number of copies
-// of a replicated VDI, the size if it grows, the next B-tree node, the unused
-// bytes, and for hyper volumes the tree's root. It reports whether data has a
+// of a replicated VDI, the size if it grows, the next B-tree node, which of a hyper
+// volume grows, and the unused bytes. It reports whether data has a
 // smaller size, as the copy of a client has that missed a resize.
 func merge(stored, data []byte, off uint32, v sheep.VDI) (shrinks bool, err error) {
 	field := func(from, to uint32) (was, now []byte) {
@@ -97,11 +97,10 @@ func merge(stored, data []byte, off uint32, v sheep.VDI) (shrinks bool, err erro
 	take(tagField, createField)
 	take(vmClockField, sizeField)
 	take(vmStateField, policyField)
-	take(btreeField, unusedField)
-	take(unusedField, proto.MapOffset)
-	if v.Hyper {
-		take(proto.MapOffset, proto.MapEnd)
+	if was, now := field(btreeField, unusedField); !v.Hyper || len(now) == 4 && binary.LittleEndian.Uint32(now) > binary.LittleEndian.Uint32(was) {
+		copy(was, now)
 	}
+	take(unusedField, proto.MapOffset)
 	return shrinks, nil
 }
 

@@ -346,12 +346,9 @@ func TestClusterRestore(t *testing.T) {
 	}
 }
 
-func TestHyperVolumes(t *testing.T) {
+func TestHyperVolumesOfNativeClients(t *testing.T) {
 	w := newWorld(t, 1)
 	g := w.gateways[0]
-	if _, err := g.ops.Create(t.Context(), "big", proto.VDIBody{Size: 1 << 50, StorePolicy: proto.StoreHyper}); !errors.Is(err, sheep.ErrNotSupported) {
-		t.Errorf("create: %v, want refused", err)
-	}
 	v := sheep.VDI{ID: 5, Policy: sheep.Replicated(2), BlockShift: 22, Hyper: true}
 	w.table[v.ID] = v
 	leaf := sheep.BTreeObject(v.ID, 1)

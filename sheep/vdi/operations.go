@@ -106,8 +106,12 @@ func (p newPlan) check() error {
 		return fmt.Errorf("%w: a name has 1 to %d bytes, not %d", sheep.ErrInvalid, maxName, len(p.Name))
 	case p.Base >= sheep.MaxVDIs:
 		return fmt.Errorf("%w: base VDI %v", sheep.ErrInvalid, p.Base)
-	case p.StorePolicy != proto.StorePlain:
-		return fmt.Errorf("%w: hyper volumes", sheep.ErrNotSupported)
+	case p.StorePolicy != proto.StorePlain && p.StorePolicy != proto.StoreHyper:
+		return fmt.Errorf("%w: store policy %d", sheep.ErrNotSupported, p.StorePolicy)
+	case p.StorePolicy == proto.StoreHyper && (p.Base != 0 || p.Snapshot):
+		return fmt.Errorf("%w: a hyper volume shares nothing", sheep.ErrInvalid)
+	case p.StorePolicy == proto.StoreHyper && p.BlockShift != 0 && p.BlockShift != sheep.DefaultBlockShift:
+		return fmt.Errorf("%w: a hyper volume has objects of 4 MiB", sheep.ErrInvalid)
 	case p.BlockShift != 0 && (p.BlockShift < sheep.MinBlockShift || p.BlockShift > sheep.MaxBlockShift):
 		return fmt.Errorf("%w: block size shift %d", sheep.ErrInvalid, p.BlockShift)
 	}

@@ -65,10 +65,16 @@ func (sw *slotWriter) write(ctx context.Context, h *head) {
 	slices.SortFunc(batch, func(a, b *slotWaiter) int { return cmp.Compare(a.index, b.index) })
 	for from := 0; from < len(batch); {
 		to := from + 1
-		for to < len(batch) && batch[to].index == batch[to-1].index+1 {
-			to++
+		var o slotOutcome
+		if h.vdi.Hyper {
+			to = len(batch)
+			o.err = h.enterTree(ctx, own(h.vdi.ID, batch))
+		} else {
+			for to < len(batch) && batch[to].index == batch[to-1].index+1 {
+				to++
+			}
+			o.err = enterSlots(ctx, h, batch[from].index, uint32(to-from))
 		}
-		o := slotOutcome{err: enterSlots(ctx, h, batch[from].index, uint32(to-from))}
 		o.cut = o.err != nil && ctx.Err() != nil
 		for _, w := range batch[from:to] {
 			w.woken <- o

@@ -18,7 +18,6 @@ import (
 type Sweep struct {
 	maps  map[sheep.VDIID]bits // by owner: which of its data objects a map names
 	known map[sheep.VDIID]sheep.VDI
-	trees map[sheep.VDIID]bool // VDIs whose maps could not be read: nothing of theirs is leaked
 }
 
 // NewSweep returns a Sweep that knows no VDI.
@@ -26,7 +25,6 @@ func NewSweep() *Sweep {
 	return &Sweep{
 		maps:  make(map[sheep.VDIID]bits),
 		known: make(map[sheep.VDIID]sheep.VDI),
-		trees: make(map[sheep.VDIID]bool),
 	}
 }
 
@@ -38,13 +36,12 @@ func (s *Sweep) Add(ctx context.Context, r Reader, v sheep.VDI) error {
 		return nil
 	}
 	if v.Hyper {
-		s.trees[v.ID] = true
-		return nil
+		return s.addTree(ctx, r, v)
 	}
 	err := ReadMap(ctx, r, v, 0, proto.MaxMapEntries, func(page MapPage) error {
 		for i := range page.Len() {
 			if owner := page.Owner(i); owner != 0 {
-				s.maps[owner] = s.maps[owner].set(page.First + uint32(i))
+				s.mark(owner, page.First+uint32(i))
 			}
 		}
 		return nil
@@ -55,14 +52,36 @@ func (s *Sweep) Add(ctx context.Context, r Reader, v sheep.VDI) error {
 	return err
 }
 
+// addTree reads the map of a hyper volume.
+func (s *Sweep) addTree(ctx context.Context, r Reader, v sheep.VDI) error {
+	for e, err := range NewTree(r, v).InUse(ctx) {
+		if errors.Is(err, sheep.ErrNoObject) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.mark(e.VDI, e.Index)
+	}
+	return nil
+}
+
+func (s *Sweep) mark(owner sheep.VDIID, index uint32) {
+	if s.maps[owner] == nil {
+		s.maps[owner] = make(bits)
+	}
+	s.maps[owner].set(index)
+}
+
 // Leaked reports whether nothing refers to the object: a data object or its
-// ledger in no map, the saved state of a VM whose VDI is gone. Inodes and
-// attributes never leak; the former are the tombstones of their numbers.
+// ledger in no map, the saved state of a VM whose VDI is gone, a tree node of what
+// is no hyper volume. Inodes and attributes never leak; the former are the
+// tombstones of their numbers.
 func (s *Sweep) Leaked(id sheep.ObjectID) bool {
 	v, known := s.known[id.VDI()]
 	switch id.Kind() {
 	case sheep.KindData, sheep.KindLedger:
-		return !s.trees[id.VDI()] && !s.maps[id.VDI()].has(id.Index())
+		return !s.maps[id.VDI()].has(id.Index())
 	case sheep.KindVMState:
 		return !known || v.Deleted
 	case sheep.KindBTree:
@@ -82,17 +101,22 @@ func (s *Sweep) All(objects iter.Seq[sheep.ObjectID]) iter.Seq[sheep.ObjectID] {
 	}
 }
 
-// bits is a set of small numbers.
-type bits []uint64
+// bits is a set of numbers, of which neighbours take little memory.
+type bits map[uint32]*[bitsPage / 64]uint64
 
-func (b bits) set(i uint32) bits {
-	for uint32(len(b)) <= i/64 {
-		b = append(b, 0)
+// bitsPage is how many numbers share an allocation.
+const bitsPage = 1024
+
+func (b bits) set(i uint32) {
+	page := b[i/bitsPage]
+	if page == nil {
+		page = new([bitsPage / 64]uint64)
+		b[i/bitsPage] = page
 	}
-	b[i/64] |= 1 << (i % 64)
-	return b
+	page[i%bitsPage/64] |= 1 << (i % 64)
 }
 
 func (b bits) has(i uint32) bool {
-	return i/64 < uint32(len(b)) && b[i/64]&(1<<(i%64)) != 0
+	page := b[i/bitsPage]
+	return page != nil && page[i%bitsPage/64]&(1<<(i%64)) != 0
 }

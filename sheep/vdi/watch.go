@@ -1,6 +1,8 @@
 package vdi
 
 import (
+	"encoding/binary"
+	"errors"
 	"slices"
 	"sync"
 
@@ -46,6 +48,18 @@ func (ws *watchers) add(v sheep.VDIID, fn func(uint32, []sheep.VDIID)) (stop fun
 			delete(ws.list, v)
 		}
 	}
+}
+
+// errForgotten is given to notify when nobody knows what the map has become.
+var errForgotten = errors.New("the map was written by somebody else")
+
+// notifyEntries tells who watches v of entries of neighbouring objects.
+func (ws *watchers) notifyEntries(v sheep.VDIID, entries []proto.BTreeEntry) {
+	slots := make([]byte, 0, len(entries)*proto.MapEntrySize)
+	for _, e := range entries {
+		slots = binary.LittleEndian.AppendUint32(slots, uint32(e.VDI))
+	}
+	ws.notify(v, entries[0].Index, slots, nil)
 }
 
 // notify tells who watches v that slots were written from slot first on, or

@@ -162,12 +162,15 @@ func (w *world) call() error {
 
 type planKey struct{}
 
+// A grantKey is in the context of what runs within Exclusive: the VDI.
+type grantKey struct{}
+
 // admit waits until no plan has frozen the VDI, except for the plan itself. The
 // caller calls the function returned when it is done.
 func (w *world) admit(ctx context.Context, id sheep.VDIID) func() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ctx.Value(planKey{}) != nil && w.frozen[id] {
+	if ctx.Value(grantKey{}) == id || ctx.Value(planKey{}) != nil && w.frozen[id] {
 		return func() {}
 	}
 	for w.frozen[id] {
@@ -319,7 +322,7 @@ func (g *gateway) Exclusive(ctx context.Context, id sheep.ObjectID, fn func(cont
 	defer w.admit(ctx, id.VDI())()
 	m.Lock()
 	defer m.Unlock()
-	return fn(ctx, below{w})
+	return fn(context.WithValue(ctx, grantKey{}, id.VDI()), below{w})
 }
 
 func (g *gateway) ForwardWrite(ctx context.Context, ref sheep.Ref, wr *sheep.Write) error {
