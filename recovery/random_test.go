@@ -162,7 +162,7 @@ func verify(t *testing.T, w *world, h *history) {
 				continue
 			}
 			p := make([]byte, objectSize)
-			if err := m.life.store.Read(ref.ID, p, 0); err != nil {
+			if err := m.life.store.Read(ref.ID, 0, p, 0); err != nil {
 				t.Fatal(err)
 			}
 			for k := range slots {

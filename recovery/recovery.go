@@ -169,9 +169,10 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	s := replica.State{ID: id, Hot: r.store.Hot(id)}
 	info, err := r.store.Stat(id)
 	s.Exists, s.Written = !errors.Is(err, sheep.ErrNoObject), info.WriteEpoch
+	short := err == nil && info.Size < r.ref(id, 0).Size
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s.Bad = s.Exists && (err != nil || r.bad[id] || r.store.Bad(id))
+	s.Bad = s.Exists && (err != nil || short || r.bad[id] || r.store.Bad(id))
 	if r.view == nil || s.Bad {
 		return s
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"sheepdog/gateway"
 	"sheepdog/sheep"
@@ -143,7 +144,7 @@ func (n *node) announce(ctx context.Context, v sheep.VDI) error {
 }
 
 // readHistory returns what the store remembers of the cluster.
-func readHistory(st *store.Store) (cluster.History, error) {
+func readHistory(st *store.Store, log *slog.Logger) (cluster.History, error) {
 	conf := st.Config()
 	h := cluster.History{Settings: cluster.Settings{
 		Ctime: conf.Ctime, Copies: conf.Copies, CopyPolicy: conf.CopyPolicy,
@@ -158,28 +159,31 @@ func readHistory(st *store.Store) (cluster.History, error) {
 	if h.Nodes, h.Time, err = st.Epoch(h.Epoch); err != nil {
 		return h, fmt.Errorf("read epoch %d: %w", h.Epoch, err)
 	}
-	h.VDIs, err = readVDIs(st)
-	return h, err
+	h.VDIs = readVDIs(st, log)
+	return h, nil
 }
 
-// readVDIs returns the VDIs whose inodes the store has.
-func readVDIs(st *store.Store) ([]cluster.KnownVDI, error) {
+// readVDIs returns the VDIs whose inodes the store has. A damaged copy tells
+// nothing, and keeps nobody from starting: the others have theirs.
+func readVDIs(st *store.Store, log *slog.Logger) []cluster.KnownVDI {
 	var vdis []cluster.KnownVDI
 	buf := make([]byte, proto.InodeHeaderSize)
 	for id, info := range st.List() {
 		if id.Kind() != sheep.KindInode {
 			continue
 		}
-		if err := st.Read(id, buf, 0); err != nil {
-			return nil, fmt.Errorf("read inode %v: %w", id, err)
+		err := st.Read(id, uint32(len(buf)), buf, 0)
+		var v sheep.VDI
+		if err == nil {
+			v, err = vdiOf(id, buf)
 		}
-		v, err := vdiOf(id, buf)
 		if err != nil {
-			return nil, fmt.Errorf("inode %v: %w", id, err)
+			log.Error("a copy of an inode is damaged: dog cluster check repairs it", "oid", id, "err", err)
+			continue
 		}
 		vdis = append(vdis, cluster.KnownVDI{VDI: v, Epoch: info.WriteEpoch})
 	}
-	return vdis, nil
+	return vdis
 }
 
 func vdiOf(id sheep.ObjectID, header []byte) (sheep.VDI, error) {

@@ -117,7 +117,7 @@ func newNode(cfg config, st *store.Store) (*node, error) {
 		return nil, errVNodesChanged
 	}
 	n.self = selfNode(cfg, st)
-	history, err := readHistory(st)
+	history, err := readHistory(st, n.log)
 	if err != nil {
 		return nil, err
 	}

@@ -127,12 +127,12 @@ func (r *Replica) Fence(vdi sheep.VDIID, g sheep.Generation) {
 
 // Read fills p from offset off of this node's copy.
 func (r *Replica) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
-	return r.admitted(ctx, ref, func() error { return r.store.Read(ref.ID, p, off) })
+	return r.admitted(ctx, ref, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
 }
 
 // ReadAny is Read without regard to trust: recovery asks for what is there.
 func (r *Replica) ReadAny(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
-	return r.inEpoch(ctx, ref.Epoch, func() error { return r.store.Read(ref.ID, p, off) })
+	return r.inEpoch(ctx, ref.Epoch, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
 }
 
 // Write applies w to this node's copy. When it returns nil the write is as

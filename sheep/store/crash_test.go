@@ -120,7 +120,7 @@ func check(t *testing.T, s *store.Store, want map[sheep.ObjectID]history) {
 			continue
 		}
 		got := make([]byte, modelSize)
-		if err := s.Read(id, got, 0); err != nil {
+		if err := s.Read(id, 0, got, 0); err != nil {
 			t.Error(err)
 			continue
 		}

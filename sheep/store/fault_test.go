@@ -229,7 +229,7 @@ func checkAfterFault(t *testing.T, disk *vfstest.Memory, want map[sheep.ObjectID
 		return
 	}
 	for id := range want {
-		if err := s.Read(id, make([]byte, 1), 0); errors.Is(err, sheep.ErrIO) {
+		if err := s.Read(id, 0, make([]byte, 1), 0); errors.Is(err, sheep.ErrIO) {
 			delete(want, id)
 		}
 	}
@@ -258,7 +258,7 @@ func TestObjectIsBadAfterAFailedSync(t *testing.T) {
 	}
 	refused := func(s *store.Store) {
 		t.Helper()
-		wantError(t, s.Read(bad, make([]byte, 1), 0), sheep.ErrIO)
+		wantError(t, s.Read(bad, 0, make([]byte, 1), 0), sheep.ErrIO)
 		_, err := s.Write(bad, modelSize, 1, &sheep.Write{Data: big})
 		wantError(t, err, sheep.ErrIO)
 		wantError(t, s.Flush(t.Context(), 1), sheep.ErrIO)
@@ -340,7 +340,7 @@ func TestFailedJournalRefusesChanges(t *testing.T) {
 	wantError(t, err, sheep.ErrIO)
 	_, err = s.Remove(id, 1)
 	wantError(t, err, sheep.ErrIO)
-	if err := s.Read(id, make([]byte, 1), 0); err != nil {
+	if err := s.Read(id, 0, make([]byte, 1), 0); err != nil {
 		t.Errorf("read: %v", err)
 	}
 	wantError(t, s.Close(true), sheep.ErrIO)

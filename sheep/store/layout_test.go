@@ -119,6 +119,9 @@ func cStore(t *testing.T) string {
 		put("epoch/"+e, epochBytes)
 	}
 	put("obj/0000000100000002", "010203")
+	if err := os.Truncate(filepath.Join(dir, "obj/0000000100000002"), objectSize); err != nil { // C makes objects in their whole size
+		t.Fatal(err)
+	}
 	put("obj/8000000100000000", "04")
 	put("obj/0000000100000003.tmp", "05")
 	put("obj/0000000100000004_1", "06") // a strip
@@ -168,7 +171,9 @@ func TestStoreOfCIsAdopted(t *testing.T) {
 			t.Errorf("%s: got %v, want it there: %t", name, err, want)
 		}
 	}
-	wantFile(t, filepath.Join(dir, "obj/0000000100000002"), "010903")
+	if b, err := os.ReadFile(filepath.Join(dir, "obj/0000000100000002")); err != nil || len(b) != objectSize || !bytes.HasPrefix(b, []byte{1, 9, 3, 0}) {
+		t.Errorf("got an object of %d bytes, %v; want what was written", len(b), err)
+	}
 
 	s = openStore(t, dir, small)
 	if s.Complete() != 1 {

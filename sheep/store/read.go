@@ -18,8 +18,10 @@ type Info struct {
 	WriteEpoch sheep.Epoch // of the latest write; 0 if C wrote it
 }
 
-// Read fills p from offset off of the object. Bytes past its size are zero.
-func (s *Store) Read(id sheep.ObjectID, p []byte, off uint32) error {
+// Read fills p from offset off of the object, which has size bytes: those past
+// them are zero. A file that ends before is damaged, as objects have their whole
+// size from the start.
+func (s *Store) Read(id sheep.ObjectID, size uint32, p []byte, off uint32) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
@@ -41,10 +43,15 @@ func (s *Store) Read(id sheep.ObjectID, p []byte, off uint32) error {
 			f = nil // the object was made anew or removed meanwhile
 			continue
 		}
-		if err != nil && err != io.EOF {
+		if end := uint64(off) + uint64(n); err == io.EOF && (n == len(p) || end >= uint64(size)) {
+			clear(p[n:])
+			return nil
+		} else if err == io.EOF {
+			err = fmt.Errorf("its file ends at %d of %d bytes", end, size)
+		}
+		if err != nil {
 			return failure("read", id, err)
 		}
-		clear(p[n:])
 		return nil
 	}
 }
@@ -167,7 +174,7 @@ func (s *Store) Digest(id sheep.ObjectID) ([sha1.Size]byte, error) {
 	buf := make([]byte, min(info.Size, 256<<10))
 	for off := uint32(0); off < info.Size; {
 		n := min(uint32(len(buf)), info.Size-off)
-		if err := s.Read(id, buf[:n], off); err != nil {
+		if err := s.Read(id, info.Size, buf[:n], off); err != nil {
 			return [sha1.Size]byte{}, fmt.Errorf("digest: %w", err)
 		}
 		h.Write(buf[:n])

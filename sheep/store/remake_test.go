@@ -57,7 +57,7 @@ func contentAfter(t *testing.T, disk *vfstest.Memory, id sheep.ObjectID) []byte 
 	s := reopen(t, disk)
 	defer closeStore(t, s, false)
 	p := make([]byte, modelSize)
-	if err := s.Read(id, p, 0); err != nil {
+	if err := s.Read(id, 0, p, 0); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -46,7 +46,7 @@ func write(t *testing.T, s *store.Store, id sheep.ObjectID, epoch sheep.Epoch, w
 func wantBytes(t *testing.T, s *store.Store, id sheep.ObjectID, off uint32, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want))
-	if err := s.Read(id, got, off); err != nil {
+	if err := s.Read(id, 0, got, off); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
@@ -89,7 +89,7 @@ func TestObjectsLiveThroughReopening(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, s.Read(a, make([]byte, 1), 0), sheep.ErrNoObject)
+		wantError(t, s.Read(a, 0, make([]byte, 1), 0), sheep.ErrNoObject)
 		err = s.Install(t.Context(), a, objectSize, 1, func(w io.WriterAt) error {
 			_, err := w.WriteAt([]byte("copy"), 1000)
 			return err
@@ -160,7 +160,7 @@ func TestSpaceIsWhatObjectsTakeAndWhatIsFree(t *testing.T) {
 type conform struct{ *store.Store }
 
 func (c conform) Read(_ context.Context, ref sheep.Ref, p []byte, off uint32) error {
-	return c.Store.Read(ref.ID, p, off)
+	return c.Store.Read(ref.ID, ref.Size, p, off)
 }
 
 func (c conform) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {

@@ -45,7 +45,7 @@ func (s *Store) Write(id sheep.ObjectID, size uint32, epoch sheep.Epoch, w *shee
 	if w.Create {
 		return s.create(o, size, epoch, w)
 	}
-	return s.overwrite(o, epoch, w)
+	return s.overwrite(o, size, epoch, w)
 }
 
 // release gives back an object and closes files if too many are open.
@@ -72,11 +72,14 @@ func (s *Store) cool() error {
 	return s.flush(context.Background(), anyObject)
 }
 
-// overwrite changes an object that exists. The caller holds o.mu.
-func (s *Store) overwrite(o *object, epoch sheep.Epoch, w *sheep.Write) (Commit, error) {
+// overwrite changes an object of size bytes that exists. The caller holds o.mu.
+func (s *Store) overwrite(o *object, size uint32, epoch sheep.Epoch, w *sheep.Write) (Commit, error) {
 	f, err := s.openObject(o)
 	if err != nil {
 		return Commit{}, failure("write", o.id, err)
+	}
+	if o.size < size {
+		return Commit{}, failure("write", o.id, fmt.Errorf("its file has %d bytes of %d", o.size, size))
 	}
 	if uint64(w.Off)+uint64(w.Len()) > uint64(o.size) {
 		return Commit{}, fmt.Errorf("write %v: %w: %d bytes at %d of %d", o.id, sheep.ErrInvalid, w.Len(), w.Off, o.size)
