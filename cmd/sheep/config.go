@@ -24,8 +24,9 @@ type config struct {
 	zone         sheep.ZoneID
 	vnodes       uint16 // given by the operator; 0 means automatic
 	gateway      bool   // store nothing: no vnodes, no space
-	driver       string // "local"
-	driverOption string // what followed the driver's name, as an absolute path, or empty
+	driver       string // one of supportedDrivers
+	driverOption string // of the local driver: what followed its name, as an absolute path, or empty
+	gossip       gossipConfig
 
 	// The store and recovery.
 	noSync      bool

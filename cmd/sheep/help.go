@@ -77,6 +77,9 @@ says otherwise it is also the address that the other nodes are told.
 `
 	clusterHelp = `Drivers:
 	local[:PATH]  all sheep of the cluster run on this machine and share PATH
+	gossip[:SEED[:PORT],...]
+	              the sheep of the cluster run on many machines; without a seed this one
+	              begins a new cluster, unless its store directory knows of one
 	corosync      not supported yet
 	zookeeper:HOST:PORT[,HOST:PORT...][/PATH][,timeout=MS]
 	              not supported yet
@@ -84,6 +87,20 @@ says otherwise it is also the address that the other nodes are told.
 Example:
 	$ sheep -c local:/tmp/second-cluster ...
 Sheep that name different paths belong to different clusters.
+
+	first$ sheep -c gossip ...
+	other$ sheep -c gossip:192.168.1.1 ...
+The others name one or more sheep of the cluster that live; later they remember. They
+talk on TCP and UDP port 7900, or 900 above the port of -p. One machine is no majority of
+two: three make a cluster that survives the death of any, and one may be a gateway (-g).
+`
+	clusterKeyHelp = `A file that only its owner may read, the same on all nodes, with at least 16 bytes.
+Without the key nobody joins the cluster or understands what its nodes tell each other
+to keep it together. What clients and nodes read and write of disks is not encrypted.
+
+Example:
+	$ openssl rand -base64 32 >/etc/sheepdog.key && chmod 600 /etc/sheepdog.key
+	$ sheep -c gossip:192.168.1.1 --cluster-key /etc/sheepdog.key ...
 `
 	ioAddrHelp = `Items, separated by commas:
 	host=  IP address for the traffic of objects between nodes

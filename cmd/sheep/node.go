@@ -18,7 +18,6 @@ import (
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 	"sheepdog/sheep/cluster"
-	"sheepdog/sheep/cluster/local"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/replica"
 	"sheepdog/sheep/server"
@@ -131,14 +130,6 @@ func newNode(cfg config, st *store.Store) (*node, error) {
 	})
 	n.build()
 	return n, nil
-}
-
-func newDriver(cfg config) (cluster.Driver, error) {
-	switch cfg.driver {
-	case "local":
-		return local.New(cfg.driverOption, local.Config{Log: cfg.log}), nil
-	}
-	return nil, fmt.Errorf("cluster driver %s: not supported yet", cfg.driver)
 }
 
 // selfNode returns what this node tells the others of itself.

@@ -25,6 +25,10 @@ func options() []option {
 	return []option{
 		{letter: "b", name: "bindaddr", about: "listen on this IP address only (default: all addresses)", detail: bindHelp, set: (*parser).setBind},
 		{letter: "c", name: "cluster", about: "how nodes find each other: driver[:option] (default: local)", detail: clusterHelp, set: (*parser).setCluster},
+		{name: "cluster-advertise", about: "tell other nodes this ADDRESS[:PORT] of the cluster's traffic", set: (*parser).setClusterAdvertise},
+		{name: "cluster-bind", about: "listen for the cluster's traffic at ADDRESS[:PORT]", set: (*parser).setClusterBind},
+		{name: "cluster-key", about: "file with the key that the nodes of the cluster share", detail: clusterKeyHelp, set: setFile("cluster key", func(c *config) *string { return &c.gossip.key })},
+		{name: "cluster-port", about: "port of the cluster's traffic, TCP and UDP (default: 900 above -p)", set: (*parser).setClusterPort},
 		{letter: "D", name: "directio", about: "go around the page cache (accepted, without effect)", toggle: func(p *parser) error {
 			return p.info("--directio has no effect: objects are always read and written through the page cache")
 		}},

@@ -51,7 +51,7 @@ const (
 func parse(args []string, cwd func() (string, error)) (config, error) {
 	p := &parser{cwd: cwd, cfg: config{
 		port:   defaultPort,
-		driver: "local",
+		driver: driverLocal,
 		nbd:    defaultNBD(),
 		logs:   logConfig{severity: logging.Info, format: logging.Server, destination: toFile},
 	}}
@@ -118,7 +118,7 @@ func (p *parser) finish(rest []string) error {
 		cfg.logs.dir = cfg.dir
 	}
 	p.setAddress()
-	return nil
+	return p.finishCluster()
 }
 
 // setPath takes PATH: the store directory and, after commas, disks.
@@ -141,11 +141,14 @@ func (p *parser) setPath(arg string) error {
 // setAddress chooses the address of this node if it was not given, and its zone.
 func (p *parser) setAddress() {
 	cfg := &p.cfg
-	if !cfg.myAddr.IsValid() {
-		cfg.myAddr = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // of the local driver
-		if cfg.bind.IsValid() && !cfg.bind.IsUnspecified() {
-			cfg.myAddr = cfg.bind
-		}
+	switch {
+	case cfg.myAddr.IsValid():
+	case cfg.bind.IsValid() && !cfg.bind.IsUnspecified():
+		cfg.myAddr = cfg.bind
+	case cfg.driver == driverGossip:
+		cfg.myAddr = ownAddress(cfg.gossip.seeds)
+	default:
+		cfg.myAddr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	cfg.zone = sheep.DefaultZone(cfg.myAddr)
 	if p.zone != nil {

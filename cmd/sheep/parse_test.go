@@ -99,6 +99,26 @@ func TestParse(t *testing.T) {
 		{"the last one counts", strings.Fields("-p 1 -p 2 -l level=debug -l level=err"), func(c *config) { c.port, c.logs.severity = 2, logging.Err }},
 		{"a cluster file", []string{"-c", "local:/tmp/c"}, func(c *config) { c.driverOption = "/tmp/c" }},
 		{"a relative cluster file", []string{"-c", "local:c/d"}, func(c *config) { c.driverOption = "/here/c/d" }},
+		{"a cluster of machines", strings.Fields("-c gossip -y 10.0.0.1"), func(c *config) {
+			c.driver, c.myAddr, c.zone = "gossip", netip.MustParseAddr("10.0.0.1"), sheep.DefaultZone(netip.MustParseAddr("10.0.0.1"))
+			c.gossip = gossipConfig{
+				bind: netip.AddrPortFrom(netip.Addr{}, 7900), advertise: netip.MustParseAddrPort("10.0.0.1:7900"), port: 7900,
+			}
+		}},
+		{"a cluster of machines with everything said", strings.Fields("--cluster gossip:10.0.0.2,h:8000,[fd00::1]:9,fd00::2,[fd00::3], -b 10.0.0.1 -p 7001 -z 1 " +
+			"--cluster-key k --cluster-bind 0.0.0.0:8100 --cluster-advertise 10.0.0.9"), func(c *config) {
+			c.driver, c.bind, c.myAddr, c.port, c.zone = "gossip", netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1"), 7001, 1
+			c.gossip = gossipConfig{
+				seeds: []string{"10.0.0.2:7900", "h:8000", "[fd00::1]:9", "[fd00::2]:7900", "[fd00::3]:7900"},
+				bind:  netip.MustParseAddrPort("0.0.0.0:8100"), advertise: netip.MustParseAddrPort("10.0.0.9:8100"),
+				port: 7901, key: "/here/k",
+			}
+		}},
+		{"another port of the cluster's", strings.Fields("-c gossip -b 10.0.0.1 -z 1 --cluster-port 5"), func(c *config) {
+			c.driver, c.bind, c.myAddr, c.zone = "gossip", netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.1"), 1
+			at := netip.MustParseAddrPort("10.0.0.1:5")
+			c.gossip = gossipConfig{bind: at, advertise: at, port: 5}
+		}},
 		{"a cluster file without a name", []string{"-c", "local:"}, func(*config) {}},
 		{"a relative pid file", []string{"-P", "s.pid"}, func(c *config) { c.pidFile = "/here/s.pid" }},
 		{"a second address", []string{"-i", "host=10.0.0.1"}, func(c *config) { c.ioAddr = netip.MustParseAddrPort("10.0.0.1:7000") }},
@@ -225,10 +245,18 @@ func TestParseRefuses(t *testing.T) {
 	bad("-c", "cluster driver 'zookeeper': not supported yet", "zookeeper:127.0.0.1:2181,h:1/path,timeout=3")
 	bad("-c", "You must specify zookeeper servers.", "zookeeper", "zookeeper:")
 	bad("", "several disks (%s): not supported yet", "/srv/s1,/srv/d1", "/srv/s1,/srv/d1,/srv/d2")
+	for _, seed := range []string{"h:0", "h:x", "a b", "0.0.0.0", "/tmp/x", ":7900"} {
+		bad("-c", "Invalid seed '"+seed+"': must be ADDRESS or ADDRESS:PORT", "gossip:"+seed)
+	}
+	bad("--cluster-bind", "Invalid address '%s': must be ADDRESS or ADDRESS:PORT", "h", "10.0.0.1:0", "1.2.3.4:x")
+	bad("--cluster-advertise", "Invalid address '%s': must be ADDRESS or ADDRESS:PORT", "0.0.0.0", "h:1", "224.0.0.1")
+	bad("--cluster-port", "Invalid port number '%s'", "0", "65536", "x")
 	tests = append(tests, []test{
+		{strings.Fields("--cluster-port 5"), "The options --cluster-... need the driver gossip (-c gossip)", ""},
+		{strings.Fields("-c gossip -b 10.0.0.1 -p 65000"), "Choose the port of the cluster's traffic with --cluster-port: port 65000 leaves no room for it", ""},
 		{strings.Fields("-g -V 3"), "Options '-g' and '-V' can not be both specified", ""},
 		{strings.Fields("-V 3 --gateway"), "Options '-g' and '-V' can not be both specified", ""},
-		{strings.Fields("-c foo"), "Invalid cluster driver 'foo'", "\nSupported features:\n\tCluster drivers: local\n"},
+		{strings.Fields("-c foo"), "Invalid cluster driver 'foo'", "\nSupported features:\n\tCluster drivers: local gossip\n"},
 		{strings.Fields("-c localfoo"), "Invalid cluster driver 'localfoo'", "\nSupported features:\n"},
 		{[]string{"-c", ""}, "Invalid cluster driver ''", "\nSupported features:\n"},
 		{strings.Fields("-i host=foo"), "Bad addr: 'foo'", ""},
@@ -302,7 +330,7 @@ func TestHelpAndVersionEndAtOnce(t *testing.T) {
 		{"-h", "Sheepdog daemon (version " + sheep.Version() + ")\nUsage: sheep [OPTION]... [PATH] (default: /tmp)\nOptions:\n"},
 		{"--help --foo", "Sheepdog daemon (version "},
 		{"-hQ", "Sheepdog daemon (version "},
-		{"-v", "Sheepdog daemon version " + sheep.Version() + "\n\nSupported features:\n\tCluster drivers: local\n\tMiscellaneous: none\n"},
+		{"-v", "Sheepdog daemon version " + sheep.Version() + "\n\nSupported features:\n\tCluster drivers: local gossip\n\tMiscellaneous: none\n"},
 		{"--vers", "Sheepdog daemon version "},
 		{"/srv/s1 -v -p bad", "Sheepdog daemon version "},
 	}

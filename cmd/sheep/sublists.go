@@ -36,13 +36,13 @@ func items(arg string, names []string, set func(name, value string) error) error
 	return nil
 }
 
-// supportedDrivers returns the drivers that this program has.
-func supportedDrivers() []string { return []string{"local"} }
-
 func (p *parser) setCluster(arg string) error {
 	driver, option, _ := strings.Cut(arg, ":")
 	switch driver {
-	case "local":
+	case driverGossip:
+		p.cfg.driver, p.cfg.driverOption = driver, ""
+		return p.setSeeds(option)
+	case driverLocal:
 		p.cfg.driver, p.cfg.driverOption = driver, ""
 		if option == "" {
 			return nil
