@@ -106,6 +106,7 @@ func NewVDI(l remote.Listed) VDI {
 	if p, err := h.Policy(); err == nil {
 		v.Redundancy = p.String()
 	}
+	v.Used = l.Own << h.BlockShift
 	for _, o := range l.Objects {
 		if o.VDI == l.VDI {
 			v.Used += 1 << h.BlockShift

@@ -124,7 +124,8 @@ type Listed struct {
 	VDI     sheep.VDIID
 	Deleted bool // its number is marked so
 	Header  *proto.InodeHeader
-	Objects []proto.BTreeEntry // if asked for
+	Objects []proto.BTreeEntry // if asked for, and not of a hyper volume
+	Own     uint64             // if asked for: how many objects of its own a hyper volume has
 	Err     error
 }
 
@@ -209,8 +210,18 @@ func (c *Cluster) listMap(ctx context.Context, id sheep.VDIID, q Query) Listed {
 	if h.Name == "" || q.Want != nil && !q.Want(&h) {
 		return l
 	}
+	if h.Hyper() {
+		for _, err := range c.Objects(ctx, &h) {
+			if err != nil {
+				l.Err = err
+				return l
+			}
+			l.Own++
+		}
+		return l
+	}
 	n, err := Slots(&h)
-	if h.Hyper() || err != nil || n > firstSlots {
+	if err != nil || n > firstSlots {
 		l.Objects, l.Err = c.Allocated(ctx, &h)
 		return l
 	}

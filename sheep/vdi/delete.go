@@ -111,7 +111,7 @@ func (d *deletion) run(ctx context.Context) error {
 		return err
 	}
 	if d.vdi.Hyper {
-		if err = d.removeTree(ctx); errors.Is(err, proto.ErrMalformed) {
+		if err = d.removeTree(ctx); errors.Is(err, errDamaged) {
 			d.guard.cfg.Log.Warn("the map of a hyper volume cannot be read, its objects leak", "vdi", d.vdi.ID, "err", err)
 			err = nil
 		}
@@ -232,7 +232,7 @@ func (d *deletion) removeTree(ctx context.Context) error {
 		end = max(end, child.ID.Index()+1)
 		known[child.ID.Index()] = true
 		entries, err := tree.leaf(ctx, child.ID)
-		if errors.Is(err, proto.ErrMalformed) {
+		if errors.Is(err, errDamaged) {
 			d.guard.cfg.Log.Warn("a part of the map of a hyper volume cannot be read, its objects leak", "vdi", d.vdi.ID, "err", err)
 			continue
 		}

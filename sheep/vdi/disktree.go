@@ -47,6 +47,17 @@ func (h *head) tell(entries []proto.BTreeEntry, err error) {
 	}
 }
 
+// EnterTree enters the entries of a leaf, p, into the tree of v as the sheep does, by
+// way of links, for clients of C's sheep, which do not. Nobody else may write to v
+// meanwhile. The objects that are given up are not removed.
+func EnterTree(ctx context.Context, links sheep.Objects, v sheep.VDI, p []byte) error {
+	leaf, err := proto.DecodeBTreeNode(p)
+	if err != nil {
+		return err
+	}
+	return newTreeWriter(links, v, usualShape()).set(ctx, leaf.Entries)
+}
+
 // own returns the entries of the objects of v that w wait for.
 func own(v sheep.VDIID, w []*slotWaiter) []proto.BTreeEntry {
 	entries := make([]proto.BTreeEntry, len(w))

@@ -61,15 +61,18 @@ func (t Tree) root(ctx context.Context) (treeRoot, error) {
 		}
 		for _, c := range r.Children {
 			if c.ID.Kind() != sheep.KindBTree || c.ID.VDI() != t.v.ID || c.ID.Index() == proto.BTreeInbox {
-				return treeRoot{}, t.bad(inode.ID, fmt.Errorf("%w: child %v", proto.ErrMalformed, c.ID))
+				return treeRoot{}, t.bad(inode.ID, fmt.Errorf("child %v", c.ID))
 			}
 		}
 		return r, nil
 	}
 }
 
+// errDamaged is what is wrong with a tree that is none.
+var errDamaged = fmt.Errorf("%w: the map of a hyper volume is damaged", sheep.ErrIO)
+
 func (t Tree) bad(id sheep.ObjectID, err error) error {
-	return fmt.Errorf("tree of VDI %v: object %v: %w", t.v.ID, id, err)
+	return fmt.Errorf("%w: node %v: %v", errDamaged, id, err)
 }
 
 // leaf reads the leaf that is an object, all of it by one request.
@@ -81,7 +84,7 @@ func (t Tree) leaf(ctx context.Context, id sheep.ObjectID) ([]proto.BTreeEntry, 
 		}
 		h, err := proto.DecodeBTreeHeader(b)
 		if err == nil && h.Depth != proto.BTreeLeafDepth {
-			err = fmt.Errorf("%w: no leaf", proto.ErrMalformed)
+			err = errors.New("it is no leaf")
 		}
 		if err != nil {
 			return nil, t.bad(id, err)
@@ -153,7 +156,7 @@ func (t Tree) part(ctx context.Context, root *treeRoot, first, end uint64) (entr
 		same := at < len(root.Children) && root.Children[at].ID == child.ID && root.Children[at].Last >= child.Last
 		switch {
 		case same && gone:
-			return nil, 0, t.bad(child.ID, fmt.Errorf("%w: it is missing", sheep.ErrIO))
+			return nil, 0, t.bad(child.ID, errors.New("it is missing"))
 		case same:
 			return entries, uint64(child.Last), nil
 		}

@@ -3,6 +3,7 @@ package vdi
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,7 +15,7 @@ import (
 func (w *treeWriter) deepen(ctx context.Context) error {
 	entries := once(slices.Clone(w.root.Entries))
 	if len(entries) < 2 {
-		return fmt.Errorf("%w: a root of %d entries cannot be split", sheep.ErrInvalid, len(entries))
+		return w.tree.bad(sheep.InodeObject(w.v.ID), errors.New("it cannot be split"))
 	}
 	first, err := w.allot(ctx, 2)
 	if err != nil {
@@ -46,7 +47,7 @@ func (w *treeWriter) split(ctx context.Context, at int, entries []proto.BTreeEnt
 	}
 	child := w.root.Children[at]
 	if cut == len(entries) {
-		return fmt.Errorf("%w: leaf %v cannot be split", proto.ErrMalformed, child.ID)
+		return w.tree.bad(child.ID, errors.New("it cannot be split"))
 	}
 	if err := w.grow(ctx, at, once(slices.Clone(entries[cut:])), child.Last, entries[cut-1].Index); err != nil {
 		return err
@@ -154,7 +155,7 @@ func (w *treeWriter) compact(ctx context.Context) error {
 	}
 	now := slices.Delete(slices.Clone(children), p, p+1)
 	if len(slices.Compact(slices.Clone(now))) < len(now) {
-		return fmt.Errorf("%w: the root has children several times", proto.ErrMalformed)
+		return w.tree.bad(sheep.InodeObject(w.v.ID), errors.New("it has children several times"))
 	}
 	inode := sheep.InodeObject(w.v.ID)
 	elements := w.root.Append(nil)[proto.BTreeHeaderSize:]

@@ -174,32 +174,25 @@ func unreadable(id sheep.VDIID, err error) error {
 
 // everyVDI returns all VDIs, as a vdi.Sweep needs them. A VDI only counts as
 // deleted if it has no name either: C's daemons mark VDIs whose maps they keep.
-// Where there is a hyper volume none counts as deleted that was one, because
-// volumes may share the nodes of their trees.
 func (s *session) everyVDI(ctx context.Context) ([]sheep.VDI, error) {
 	listed, err := s.VDIs(ctx, remote.Query{All: true})
 	if err != nil {
 		return nil, fmt.Errorf("images cannot be listed: %s", remote.Text(err))
 	}
 	var all []sheep.VDI
-	hyper := false
 	for l := range listed {
 		if l.Err != nil {
 			return nil, unreadable(l.VDI, l.Err)
 		}
-		v := sheep.VDI{ID: l.VDI, Name: l.Header.Name, Hyper: l.Header.Hyper(), Deleted: l.Deleted && l.Header.Deleted()}
-		hyper = hyper || v.Hyper && !v.Deleted
-		all = append(all, v)
-	}
-	for i, v := range all {
-		all[i].Deleted = v.Deleted && !(v.Hyper && hyper)
+		all = append(all, sheep.VDI{ID: l.VDI, Name: l.Header.Name, Hyper: l.Header.Hyper(), Deleted: l.Deleted && l.Header.Deleted()})
 	}
 	return all, nil
 }
 
 // A heldMap is the map of a VDI in memory, which it is read from as from the
-// inode.
+// inode. That of a hyper volume is read when it is needed.
 type heldMap struct {
+	s     *session
 	vdi   sheep.VDI
 	slots []byte
 	err   error
@@ -207,7 +200,7 @@ type heldMap struct {
 
 // holdMap reads the map of v, if it has one.
 func (s *session) holdMap(ctx context.Context, v sheep.VDI) heldMap {
-	m := heldMap{vdi: v}
+	m := heldMap{s: s, vdi: v}
 	if !v.Deleted && !v.Hyper {
 		m.slots = make([]byte, proto.MaxMapEntries*proto.MapEntrySize)
 		m.err = s.Read(ctx, sheep.InodeObject(v.ID), m.slots, proto.MapOffset)
@@ -216,7 +209,10 @@ func (s *session) holdMap(ctx context.Context, v sheep.VDI) heldMap {
 }
 
 // Read implements vdi.Reader.
-func (m heldMap) Read(_ context.Context, _ sheep.Ref, p []byte, off uint32) error {
+func (m heldMap) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
+	if m.vdi.Hyper {
+		return m.s.Read(ctx, ref.ID, p, off)
+	}
 	if off < proto.MapOffset || uint64(off)+uint64(len(p)) > proto.MapEnd {
 		return fmt.Errorf("%w: %d bytes at %d are not in the map", sheep.ErrInvalid, len(p), off)
 	}

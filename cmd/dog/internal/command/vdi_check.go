@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 
 	"sheepdog/sheep"
@@ -40,15 +41,16 @@ func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
 	if policy.Erasure() {
 		return fail(ExitFailure, "%s: check of an erasure coded VDI: not supported yet", s.app.env.Program)
 	}
-	ids, err := s.objectsOf(ctx, h)
+	total, err := s.count(ctx, h)
 	if err != nil {
 		return err
 	}
-	bar := s.newProgress(s.out, s.app.env.StdoutWidth, uint64(len(ids))<<h.BlockShift, size.Human)
+	bar := s.newProgress(s.out, s.app.env.StdoutWidth, total<<h.BlockShift, size.Human)
 	defer bar.finish()
 	c := checker{s: s, ring: placement.NewRing(s.nodes.Nodes), copies: int(h.Copies)}
 	damaged := false
-	for verdict := range remote.Ordered(slices.Values(ids), checkWidth, func(id sheep.ObjectID) verdict {
+	ids := s.objectsOf(h)
+	for verdict := range remote.Ordered(ids.all(ctx), checkWidth, func(id sheep.ObjectID) verdict {
 		return c.check(ctx, id)
 	}) {
 		if ctx.Err() != nil {
@@ -63,6 +65,9 @@ func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
 		}
 		bar.add(1 << h.BlockShift)
 	}
+	if ids.err != nil {
+		return ids.err
+	}
 	s.print("finish check&repair %s\n", h.Name)
 	if damaged {
 		return quiet(ExitFailure)
@@ -70,26 +75,61 @@ func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
 	return nil
 }
 
-// objectsOf returns the objects of a VDI: its inode, its data objects wherever
-// they came from, and the saved state of its virtual machine.
-func (s *session) objectsOf(ctx context.Context, h *proto.InodeHeader) ([]sheep.ObjectID, error) {
-	objects, err := s.Allocated(ctx, h)
+// vdiObjects are the objects of a VDI: its inode with what belongs to that, its
+// data objects wherever they came from, and the saved state of its virtual machine.
+type vdiObjects struct {
+	s   *session
+	h   *proto.InodeHeader
+	err error // why the list that all has yielded ends early
+}
+
+func (s *session) objectsOf(h *proto.InodeHeader) *vdiObjects { return &vdiObjects{s: s, h: h} }
+
+// all yields the objects.
+func (v *vdiObjects) all(ctx context.Context) iter.Seq[sheep.ObjectID] {
+	return func(yield func(sheep.ObjectID) bool) { v.list(ctx, yield) }
+}
+
+func (v *vdiObjects) list(ctx context.Context, yield func(sheep.ObjectID) bool) {
+	unread := func(err error) error {
+		return failed(err, "Failed to read object %v %s", sheep.InodeObject(v.h.VDI), remote.Text(err))
+	}
+	nodes, err := v.s.TreeNodes(ctx, v.h)
 	if err != nil {
-		return nil, failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
+		v.err = unread(err)
+		return
 	}
-	ids := []sheep.ObjectID{sheep.InodeObject(h.VDI)}
-	for n := range h.BTreeCounter {
-		ids = append(ids, sheep.BTreeObject(h.VDI, n))
-	}
-	for _, o := range objects {
-		ids = append(ids, sheep.DataObject(o.VDI, o.Index))
-	}
-	if h.Snapshot() {
-		for n := uint64(0); n<<h.BlockShift < h.VMStateSize && n < proto.MaxMapEntries; n++ {
-			ids = append(ids, sheep.VMStateObject(h.VDI, uint32(n)))
+	for _, id := range append([]sheep.ObjectID{sheep.InodeObject(v.h.VDI)}, nodes...) {
+		if !yield(id) {
+			return
 		}
 	}
-	return ids, nil
+	for o, err := range v.s.Objects(ctx, v.h) {
+		if err != nil {
+			v.err = unread(err)
+			return
+		}
+		if !yield(sheep.DataObject(o.VDI, o.Index)) {
+			return
+		}
+	}
+	if !v.h.Snapshot() {
+		return
+	}
+	for n := uint64(0); n<<v.h.BlockShift < v.h.VMStateSize && n < proto.MaxMapEntries; n++ {
+		if !yield(sheep.VMStateObject(v.h.VDI, uint32(n))) {
+			return
+		}
+	}
+}
+
+// count returns how many objects a VDI has.
+func (s *session) count(ctx context.Context, h *proto.InodeHeader) (uint64, error) {
+	ids, n := s.objectsOf(h), uint64(0)
+	for range ids.all(ctx) {
+		n++
+	}
+	return n, ids.err
 }
 
 // A checker compares copies.
@@ -212,28 +252,41 @@ const existBatch = 8192
 
 // checkExistence only looks whether all copies are there.
 func (s *session) checkExistence(ctx context.Context, h *proto.InodeHeader) error {
-	ids, err := s.objectsOf(ctx, h)
-	if err != nil {
-		return err
-	}
 	ring := placement.NewRing(s.nodes.Nodes)
 	wanted := make([][]sheep.ObjectID, len(s.nodes.Nodes))
-	for _, id := range ids {
+	lost := 0
+	ask := func(at int) error {
+		n, batch := s.nodes.Nodes[at], wanted[at]
+		if len(batch) == 0 {
+			return nil
+		}
+		absent, err := s.Missing(ctx, n, batch)
+		if err != nil {
+			return failed(err, "Failed to ask %v which objects it has: %s", n, remote.Text(err))
+		}
+		for _, id := range absent {
+			s.print("[%v] oid %v is missing.\n", n, id)
+		}
+		lost += len(absent)
+		wanted[at] = batch[:0]
+		return nil
+	}
+	ids := s.objectsOf(h)
+	for id := range ids.all(ctx) {
 		for _, at := range ring.Place(id, int(h.Copies)) {
-			wanted[at] = append(wanted[at], id)
+			if wanted[at] = append(wanted[at], id); len(wanted[at]) == existBatch {
+				if err := ask(at); err != nil {
+					return err
+				}
+			}
 		}
 	}
-	lost := 0
-	for at, n := range s.nodes.Nodes {
-		for batch := range slices.Chunk(wanted[at], existBatch) {
-			absent, err := s.Missing(ctx, n, batch)
-			if err != nil {
-				return failed(err, "Failed to ask %v which objects it has: %s", n, remote.Text(err))
-			}
-			for _, id := range absent {
-				s.print("[%v] oid %v is missing.\n", n, id)
-			}
-			lost += len(absent)
+	if ids.err != nil {
+		return ids.err
+	}
+	for at := range wanted {
+		if err := ask(at); err != nil {
+			return err
 		}
 	}
 	if lost > 0 {

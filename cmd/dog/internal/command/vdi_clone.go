@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"slices"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
@@ -44,7 +45,7 @@ func vdiClone(ctx context.Context, s *session) error {
 	}
 	clone := *h
 	clone.VDI = id
-	if err := s.fill(ctx, &clone, indexes, source); err != nil {
+	if err := s.fill(ctx, &clone, slices.Values(indexes), uint64(len(indexes)), source); err != nil {
 		return also(err, "The clone %s is incomplete: delete it", target)
 	}
 	s.tell(id, "VDI ID of newly created clone: %x\n")

@@ -26,14 +26,14 @@ func vdiCreate(ctx context.Context, s *session) error {
 	if s.opts.hyper && n > maxHyperSize {
 		return badUsage("VDI size is too large")
 	}
-	if s.opts.hyper {
-		return fail(ExitFailure, "%s: vdi create -y: not supported yet", s.app.env.Program)
+	shift, store := uint8(sheep.DefaultBlockShift), uint8(proto.StoreHyper)
+	if !s.opts.hyper {
+		store = proto.StorePlain
+		if shift, err = s.blockShift(ctx); err != nil {
+			return err
+		}
 	}
-	shift, err := s.blockShift(ctx)
-	if err != nil {
-		return err
-	}
-	if limit := uint64(proto.MaxMapEntries) << shift; n > limit {
+	if limit := uint64(proto.MaxMapEntries) << shift; n > limit && !s.opts.hyper {
 		return badUsage("VDI size is larger than %s bytes, please use '-y' to create a hyper volume with size up to %s bytes"+
 			" or use '-z' to create larger object size volume", s.size(limit), s.size(maxHyperSize))
 	}
@@ -42,7 +42,9 @@ func vdiCreate(ctx context.Context, s *session) error {
 		s.warn("%s: the cluster has only %d zones: the VDI will have less redundancy than %v until there are more",
 			s.app.env.Program, zones(s.nodes.Nodes), s.opts.policy)
 	}
-	id, err := s.NewVDI(ctx, s.name(), proto.VDIBody{Size: n, Copies: copies, CopyPolicy: policy, BlockShift: s.opts.shift})
+	id, err := s.NewVDI(ctx, s.name(), proto.VDIBody{
+		Size: n, Copies: copies, CopyPolicy: policy, StorePolicy: store, BlockShift: s.opts.shift,
+	})
 	if err != nil {
 		return failed(err, "Failed to create VDI %s: %s", s.name(), remote.Text(err))
 	}
@@ -97,9 +99,6 @@ func (s *session) preallocate(ctx context.Context, id sheep.VDIID) error {
 	if err != nil {
 		return failed(err, "Failed to read object %v %s", sheep.InodeObject(id), remote.Text(err))
 	}
-	slots, err := remote.Slots(h)
-	if err != nil {
-		return failed(err, "%v", err)
-	}
-	return s.fill(ctx, h, countUp(slots), func(uint32) sheep.ObjectID { return 0 })
+	slots := (h.Size + 1<<h.BlockShift - 1) >> h.BlockShift
+	return s.fill(ctx, h, countUp(slots), slots, func(uint32) sheep.ObjectID { return 0 })
 }

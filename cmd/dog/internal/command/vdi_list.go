@@ -32,8 +32,17 @@ func vdiList(ctx context.Context, s *session) error {
 			s.warn("Failed to read inode header")
 			continue
 		}
-		if name != "" && v.Header.Name != name || s.opts.hasOID && !owns(v.Objects, s.opts.oid) {
+		if name != "" && v.Header.Name != name {
 			continue
+		}
+		if s.opts.hasOID {
+			owner, err := s.ownerIn(ctx, v, s.opts.oid.Index())
+			if err != nil {
+				return err
+			}
+			if owner != s.opts.oid.VDI() {
+				continue
+			}
 		}
 		row := listing.NewVDI(v)
 		if s.opts.json {
@@ -60,14 +69,17 @@ func (s *session) listFailed(err error) error {
 	return err
 }
 
-// owns reports whether the data object id is among objects.
-func owns(objects []proto.BTreeEntry, id sheep.ObjectID) bool {
-	for _, o := range objects {
-		if o.Index == id.Index() && o.VDI == id.VDI() {
-			return true
+// ownerIn returns who owns the object at index of a VDI that is listed, or zero.
+func (s *session) ownerIn(ctx context.Context, v remote.Listed, index uint32) (sheep.VDIID, error) {
+	if v.Header.Hyper() {
+		return s.ownerOf(ctx, v.Header, index)
+	}
+	for _, o := range v.Objects {
+		if o.Index == index {
+			return o.VDI, nil
 		}
 	}
-	return false
+	return 0, nil
 }
 
 func (s *session) printVDI(v listing.VDI) {

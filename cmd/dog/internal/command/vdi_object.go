@@ -23,16 +23,11 @@ func objectIndexes(h *proto.InodeHeader) uint64 {
 
 // ownerOf returns the VDI that owns the data object at index, or zero.
 func (s *session) ownerOf(ctx context.Context, h *proto.InodeHeader, index uint32) (sheep.VDIID, error) {
-	objects, err := s.Allocated(ctx, h)
+	owner, err := s.Owner(ctx, h, index)
 	if err != nil {
 		return 0, failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
 	}
-	for _, o := range objects {
-		if o.Index == index {
-			return o.VDI, nil
-		}
-	}
-	return 0, nil
+	return owner, nil
 }
 
 // A locationReport is the JSON form of vdi object location.
@@ -143,27 +138,32 @@ func vdiObjectMap(ctx context.Context, s *session) error {
 		s.print("The offset is too large!\n")
 		return quiet(ExitFailure)
 	}
-	objects, err := s.Allocated(ctx, h)
-	if err != nil {
-		return failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
-	}
+	objects := s.Objects(ctx, h)
 	if s.opts.hasIndex {
-		at := s.opts.index
-		objects = slices.DeleteFunc(objects, func(o proto.BTreeEntry) bool { return o.Index != at })
-		if len(objects) == 0 {
-			objects = []proto.BTreeEntry{{Index: at}}
+		owner, err := s.ownerOf(ctx, h, s.opts.index)
+		if err != nil {
+			return err
+		}
+		objects = func(yield func(proto.BTreeEntry, error) bool) {
+			yield(proto.BTreeEntry{Index: s.opts.index, VDI: owner}, nil)
+		}
+	}
+	rows := []mapRow{}
+	if !s.opts.json {
+		s.print("Index       VID\n")
+	}
+	for o, err := range objects {
+		switch {
+		case err != nil:
+			return failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
+		case s.opts.json:
+			rows = append(rows, mapRow{o.Index, o.VDI.String()})
+		default:
+			s.print("%08d %8x\n", o.Index, uint32(o.VDI))
 		}
 	}
 	if s.opts.json {
-		rows := []mapRow{}
-		for _, o := range objects {
-			rows = append(rows, mapRow{o.Index, o.VDI.String()})
-		}
 		return s.writeJSON(rows)
-	}
-	s.print("Index       VID\n")
-	for _, o := range objects {
-		s.print("%08d %8x\n", o.Index, uint32(o.VDI))
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 	"sheepdog/sheep/size"
@@ -130,10 +129,6 @@ func vdiRead(ctx context.Context, s *session) error {
 // reader returns a function that reads pieces of a VDI, and one to call at the
 // end.
 func (s *session) reader(ctx context.Context, h *proto.InodeHeader) (read func(context.Context, piece, []byte) error, done func(), err error) {
-	if h.Hyper() {
-		read, err = s.hyperReader(ctx, h)
-		return read, func() {}, err
-	}
 	disk, err := s.disk(ctx, s.name(), s.opts.snapshot)
 	if err != nil {
 		return nil, nil, err
@@ -145,29 +140,6 @@ func (s *session) reader(ctx context.Context, h *proto.InodeHeader) (read func(c
 		return nil
 	}
 	return read, func() { _ = disk.Close(ctx) }, nil
-}
-
-// hyperReader returns a function that reads pieces of a hyper volume.
-func (s *session) hyperReader(ctx context.Context, h *proto.InodeHeader) (func(context.Context, piece, []byte) error, error) {
-	objects, err := s.Allocated(ctx, h)
-	if err != nil {
-		return nil, failed(err, "Failed to read object %v %s", sheep.InodeObject(h.VDI), remote.Text(err))
-	}
-	m := make(map[uint32]sheep.VDIID, len(objects))
-	for _, o := range objects {
-		m[o.Index] = o.VDI
-	}
-	return func(ctx context.Context, p piece, b []byte) error {
-		owner := m[p.index]
-		if owner == 0 {
-			clear(b)
-			return nil
-		}
-		if err := s.Read(ctx, sheep.DataObject(owner, p.index), b, p.off); err != nil {
-			return failed(err, "Failed to read object %v %s", sheep.DataObject(owner, p.index), remote.Text(err)).and("Failed to read VDI")
-		}
-		return nil
-	}, nil
 }
 
 // transferBar returns the width of a bar on standard error, which shows how a

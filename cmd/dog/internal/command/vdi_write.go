@@ -31,9 +31,6 @@ func vdiWrite(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	if h.Hyper() {
-		return fail(ExitFailure, "%s: vdi write of a hyper volume: not supported yet", s.app.env.Program)
-	}
 	disk, err := s.disk(ctx, s.name(), remote.Version{})
 	if err != nil {
 		if f, ok := err.(*failure); ok {

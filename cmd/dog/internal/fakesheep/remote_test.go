@@ -11,6 +11,7 @@ import (
 
 	"sheepdog/cmd/dog/internal/fakesheep"
 	"sheepdog/sheep"
+	"sheepdog/sheep/placement"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
 )
@@ -190,7 +191,8 @@ func TestHyperVolumes(t *testing.T) {
 	})
 	t.Run("a larger one has leaves of its own", func(t *testing.T) {
 		cluster := connect(t, fakesheep.Formatted(1, 1, 0))
-		first, second := sheep.BTreeObject(1, 0), sheep.BTreeObject(1, 1)
+		vid := placement.HashName("hyper")
+		first, second := sheep.BTreeObject(vid, 0), sheep.BTreeObject(vid, 1)
 		for id, part := range map[sheep.ObjectID][]proto.BTreeEntry{first: entries[:2], second: entries[2:]} {
 			leaf := proto.BTreeNode{Depth: proto.BTreeLeafDepth, Entries: part}
 			if err := cluster.Create(t.Context(), id, 0, leaf.Append(nil), 0, 0); err != nil {
@@ -205,7 +207,7 @@ func TestHyperVolumes(t *testing.T) {
 	})
 	t.Run("a root that is its own child is refused", func(t *testing.T) {
 		cluster := connect(t, fakesheep.Formatted(1, 1, 0))
-		leaf := sheep.BTreeObject(1, 0)
+		leaf := sheep.BTreeObject(placement.HashName("hyper"), 0)
 		root := proto.BTreeNode{Depth: proto.BTreeRootDepth, Children: []proto.BTreeChild{{Last: 5, ID: leaf}}}
 		if err := cluster.Create(t.Context(), leaf, 0, root.Append(nil), 0, 0); err != nil {
 			t.Fatal(err)
@@ -221,8 +223,8 @@ func TestHyperVolumes(t *testing.T) {
 		if err := cluster.Write(t.Context(), sheep.InodeObject(h.VDI), garbage, proto.MapOffset, 0); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := cluster.Allocated(t.Context(), h); !errors.Is(err, proto.ErrMalformed) {
-			t.Errorf("got %v, %v, want %v", got, err, proto.ErrMalformed)
+		if got, err := cluster.Allocated(t.Context(), h); !errors.Is(err, sheep.ErrIO) {
+			t.Errorf("got %v, %v, want %v", got, err, sheep.ErrIO)
 		}
 	})
 }
