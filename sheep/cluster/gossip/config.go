@@ -26,8 +26,8 @@ type Config struct {
 	Key       []byte         // what all members share, or nil for no encryption
 
 	Beat        time.Duration // between renewals of the lease; 500 ms if 0
-	Lease       time.Duration // how long a member may answer after it asked for a renewal; 5 s if 0
-	Expel       time.Duration // without being asked, after which a member is expelled; 7 s if 0. More than Lease
+	Lease       time.Duration // how long a member may answer after it asked for a renewal; 4 s if 0
+	Expel       time.Duration // without being asked, after which a member is expelled; 6 s if 0. More than Lease
 	LeaderLease time.Duration // how long Raft's leader goes on without a majority; 500 ms if 0
 	Election    time.Duration // without a leader, after which Raft elects one; 1 s if 0. At least LeaderLease
 	Forget      time.Duration // after which an absent voter that nobody replaces counts no more; 1 min if 0
@@ -45,8 +45,8 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.Beat, 500*time.Millisecond)
-	def(&c.Lease, 5*time.Second)
-	def(&c.Expel, 7*time.Second)
+	def(&c.Lease, 4*time.Second)
+	def(&c.Expel, 6*time.Second)
 	def(&c.LeaderLease, 500*time.Millisecond)
 	def(&c.Election, time.Second)
 	def(&c.Forget, time.Minute)

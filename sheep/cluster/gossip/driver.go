@@ -53,7 +53,8 @@ type Driver struct {
 	lordship   chan bool     // Raft says whether this node leads
 	wake       *signal       // something about the leader or the others has changed
 
-	beat atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
+	nudge nudge
+	beat  atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
 
 	mu      sync.Mutex
 	ledger  ledger        // guarded by mu; written by Raft's goroutine alone
@@ -118,6 +119,7 @@ func (d *Driver) run(ctx, work context.Context, wg *sync.WaitGroup, self cluster
 		return err
 	}
 	wg.Go(func() { d.follow(work) })
+	wg.Go(d.hurry)
 	wg.Go(func() { d.gossip.keep(work) })
 	wg.Go(func() { d.enter(work, self.Hello) })
 	return d.serve(ctx, work, wg, m)

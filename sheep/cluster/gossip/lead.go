@@ -24,7 +24,6 @@ const applyPatience = 5 * time.Second
 type reign struct {
 	number uint64 // as the log has it
 	term   uint64 // in Raft
-	since  int64  // by boottime
 
 	mu      sync.Mutex
 	seen    map[sheep.Incarnation]int64 // guarded by mu; when members were heard of last
@@ -94,8 +93,7 @@ func (d *Driver) begin() (*reign, error) {
 		return nil, errNotLeader // already somebody else's turn
 	}
 	r.term = crowned.term
-	r.since = boottime()
-	r.looked = r.since
+	r.looked = boottime()
 	return r, nil
 }
 
@@ -145,8 +143,8 @@ func (r *reign) silent(seats []seat, cfg Config, now int64) map[sheep.Incarnatio
 			r.seen[s.who] = now
 		}
 		seen, heard := r.seen[s.who]
-		if !heard { // by this leader; the one before may have heard of it just before this one's election
-			seen = r.since + int64(cfg.LeaderLease)
+		if !heard { // the leader before may have heard of it just before this one's election
+			seen = now + int64(cfg.LeaderLease)
 			r.seen[s.who] = seen
 		}
 		if silent := time.Duration(now - seen); silent >= cfg.Expel {

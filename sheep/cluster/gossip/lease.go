@@ -18,6 +18,8 @@ func (d *Driver) keepLease(ctx context.Context) {
 	for {
 		err := d.renewOwn(ctx, &ahead)
 		switch {
+		case d.beat.Load() < 0:
+			return
 		case errors.Is(err, errDeparted):
 			d.lose(expelled("the cluster has gone on without this node"))
 			return

@@ -106,6 +106,7 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 	if err := f.Error(); err != nil {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
 	}
+	d.nudge.tell(d.raft)
 	if c.kind == commandJoin {
 		r.hear(c.who)
 	}
@@ -127,7 +128,7 @@ func (d *Driver) awaitFormer(ctx context.Context, r *reign, c command, from stri
 		seen, heard := r.seen[s.who]
 		r.mu.Unlock()
 		if !heard {
-			seen = r.since + int64(d.cfg.LeaderLease)
+			seen = boottime()
 		}
 		left := time.Duration(seen + int64(d.cfg.Expel) - boottime())
 		if left <= 0 {

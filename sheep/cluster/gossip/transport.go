@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"errors"
 	"net"
 	"time"
 
@@ -37,7 +38,9 @@ func (t gossipTransport) WriteTo(b []byte, addr string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	_, err = t.udp.WriteTo(b, to)
+	if _, err = t.udp.WriteTo(b, to); errors.Is(err, net.ErrClosed) {
+		err = nil // memberlist stops a little later than the port
+	}
 	return time.Now(), err
 }
 
