@@ -207,7 +207,7 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 	for range r.workers {
 		wg.Go(func() {
 			for id := range work {
-				err := r.verify(ctx, id, view)
+				err := r.replica.Background(ctx, func() error { return r.verify(ctx, id, view) })
 				mu.Lock()
 				if first == nil {
 					first = err

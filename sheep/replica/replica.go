@@ -79,6 +79,7 @@ type Replica struct {
 	epochs      Epochs
 	trust       Trust       // set once, by Serve
 	failed      func(error) // likewise
+	courtesy    *courtesy
 
 	gate  sync.RWMutex
 	epoch sheep.Epoch // guarded by gate; 0 while not serving
@@ -95,7 +96,7 @@ var errAhead = errors.New("request is ahead of this node")
 // New returns a replica over st that refuses everything until Serve and
 // Install are called.
 func New(st *store.Store, inc sheep.Incarnation, epochs Epochs) *Replica {
-	return &Replica{store: st, incarnation: inc, epochs: epochs}
+	return &Replica{store: st, incarnation: inc, epochs: epochs, courtesy: newCourtesy()}
 }
 
 // Serve sets the judge of copies and what is called when the store has failed
@@ -127,6 +128,7 @@ func (r *Replica) Fence(vdi sheep.VDIID, g sheep.Generation) {
 
 // Read fills p from offset off of this node's copy.
 func (r *Replica) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
+	r.courtesy.served.Add(1)
 	return r.admitted(ctx, ref, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
 }
 
@@ -176,6 +178,7 @@ func (r *Replica) writeNow(ref sheep.Ref, w *sheep.Write) (commit store.Commit, 
 	if !r.trust.Trusted(ref) {
 		return commit, false, nil
 	}
+	r.courtesy.served.Add(1)
 	commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
 	return commit, true, err
 }
@@ -301,6 +304,7 @@ func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (com
 		commit, err = r.store.Write(ref.ID, ref.Size, ref.Epoch, w)
 		return err
 	}
+	r.courtesy.served.Add(1)
 	if !w.Create {
 		return commit, r.admitted(ctx, ref, write)
 	}
