@@ -171,6 +171,9 @@ func (r *Recoverer) stateOf(ctx context.Context, n sheep.Node, view *cluster.Vie
 		return replica.State{}, fmt.Errorf("state of object %v on %v: %w", id, n, err)
 	}
 	s := states[0]
+	if s.Bits&proto.CopyBusy != 0 {
+		r.replica.NoteBusy()
+	}
 	return replica.State{
 		ID: s.ID, Written: s.WriteEpoch, Current: s.TrustedEpoch,
 		Exists:  s.Bits&proto.CopyExists != 0,

@@ -364,7 +364,7 @@ func (n wires) Stat(ctx context.Context, p client.Peer, e sheep.Epoch, ids []she
 		for _, s := range states {
 			c := proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
 			for bit, on := range map[proto.CopyBits]bool{
-				proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad,
+				proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad, proto.CopyBusy: s.Busy,
 			} {
 				if on {
 					c.Bits |= bit

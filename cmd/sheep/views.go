@@ -44,6 +44,7 @@ func (c copies) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID)
 		out[i] = proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
 		for bit, on := range map[proto.CopyBits]bool{
 			proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad,
+			proto.CopyBusy: s.Busy,
 		} {
 			if on {
 				out[i].Bits |= bit

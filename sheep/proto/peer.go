@@ -97,6 +97,8 @@ const (
 	CopyTrusted CopyBits = 2 // known to be current
 	CopyIntent  CopyBits = 4 // named by the store's durable list of objects being written
 	CopyBad     CopyBits = 8 // exists but cannot be read
+
+	CopyBusy CopyBits = 16 // of the node: it serves clients at the moment
 )
 
 // A PeerReply is the body of the responses to peer requests.

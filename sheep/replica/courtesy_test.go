@@ -49,7 +49,7 @@ func TestBackgroundWorkGivesWayToClients(t *testing.T) {
 			}
 		})
 		steps(r, 1)
-		if took, most := steps(r, 4); took != 800*time.Millisecond || most != 1 {
+		if took, most := steps(r, 4); took != 1200*time.Millisecond || most != 1 {
 			t.Errorf("beside clients: %v, %d at once; want one after the other, each with a pause", took, most)
 		}
 		close(stop)
@@ -57,6 +57,21 @@ func TestBackgroundWorkGivesWayToClients(t *testing.T) {
 		time.Sleep(time.Second)
 		if took, most := steps(r, 4); took != 100*time.Millisecond || most != 4 {
 			t.Errorf("when the clients have gone: %v, %d at once; want all of it at once", took, most)
+		}
+	})
+}
+
+func TestBackgroundWorkGivesWayToTheClientsOfOtherNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &Replica{courtesy: newCourtesy()}
+		time.Sleep(time.Minute)
+		r.NoteBusy()
+		if took, most := steps(r, 4); took != 1200*time.Millisecond || most != 1 {
+			t.Errorf("%v, %d at once; want one after the other, each with a pause", took, most)
+		}
+		time.Sleep(time.Second)
+		if took, most := steps(r, 4); took != 100*time.Millisecond || most != 4 {
+			t.Errorf("when they have gone: %v, %d at once; want all of it at once", took, most)
 		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/store"
@@ -68,6 +69,7 @@ type State struct {
 	Trusted bool        // it is current in this epoch
 	Hot     bool        // the intent log names it: a write may have been in flight or unsynced
 	Bad     bool        // it exists and cannot be read
+	Busy    bool        // the node serves clients at the moment
 	Written sheep.Epoch // epoch of the latest write
 	Current sheep.Epoch // the last epoch for which the copy was known to be current
 }
@@ -259,9 +261,11 @@ func (r *Replica) verifyHot(ctx context.Context, e sheep.Epoch, vdi sheep.VDIID)
 // States returns the states of the objects ids, in their order.
 func (r *Replica) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID) ([]State, error) {
 	states := make([]State, len(ids))
+	busy := r.courtesy.serves(time.Now())
 	err := r.inEpoch(ctx, e, func() error {
 		for i, id := range ids {
 			states[i] = r.trust.State(id)
+			states[i].Busy = busy
 		}
 		return nil
 	})

@@ -31,6 +31,7 @@ type config struct {
 	copies  []int
 	only    string
 	nbd     bool
+	rebuild bool
 	report  string
 	machine string
 	date    string
@@ -49,9 +50,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	t := &bench{ctx: ctx}
 	var table string
-	if cfg.nbd {
+	switch {
+	case cfg.nbd:
 		table = runNBD(t, cfg)
-	} else {
+	case cfg.rebuild:
+		table = runRebuild(t, cfg)
+	default:
 		table = run(t, cfg).table()
 	}
 	t.finish()
@@ -76,6 +80,7 @@ func parse() (config, error) {
 	copies := flag.String("copies", "1,3", "numbers of copies, separated by commas")
 	flag.StringVar(&cfg.only, "only", "", "run only the cases whose name contains this")
 	flag.BoolVar(&cfg.nbd, "nbd", false, "measure NBD beside nbdkit and qemu-nbd instead of the native protocol")
+	flag.BoolVar(&cfg.rebuild, "rebuild", false, "measure what clients feel while a node that lost its disk recovers")
 	flag.StringVar(&cfg.report, "report", "", "file to write the table into, between its markers")
 	flag.StringVar(&cfg.machine, "machine", "", "what the report says about the machine")
 	flag.StringVar(&cfg.date, "date", time.Now().Format(time.DateOnly), "what the report says about the date")
