@@ -1,0 +1,263 @@
+package tests_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sheepdog/tests/harness"
+	"sheepdog/tests/native"
+)
+
+// Times that docs/membership.md promises, with room for a busy machine.
+const (
+	joinBound   = 5 * time.Second  // a cluster of five, from the first start
+	deathBound  = 15 * time.Second // from a death to the epoch without the dead one
+	lapsedBound = 5 * time.Second  // from the cut to the end of the lease
+)
+
+// gossipArgs makes the hosts a cluster with one seed.
+func gossipArgs(more ...string) func(i int) []string {
+	return func(i int) []string {
+		if i == 0 {
+			return append([]string{"-c", "gossip"}, more...)
+		}
+		return append([]string{"-c", "gossip:" + harness.HostAddr(0)}, more...)
+	}
+}
+
+// startHosts starts a cluster of hosts and formats it.
+func startHosts(t *testing.T, count, copies int, more ...string) *harness.Hosts {
+	t.Helper()
+	h := harness.NewHosts(t, count, gossipArgs(more...))
+	for _, n := range h.Nodes {
+		n.Start()
+	}
+	all := hostsUpTo(count)
+	took := h.WaitMembers(all, all)
+	t.Logf("a cluster of %d after %v", count, took.Round(time.Millisecond))
+	if took > joinBound && !harness.Race() {
+		t.Errorf("that took more than %v", joinBound)
+	}
+	h.Dog(0, nil, "cluster", "format", "-c", string(rune('0'+copies)))
+	h.Until("service", func(ctx context.Context) error {
+		for i := range h.Nodes {
+			s, err := h.Stat(ctx, i)
+			if err == nil && s.Result != native.Success {
+				err = s.Result
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return h
+}
+
+func hostsUpTo(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// without returns the hosts up to n but one.
+func without(n, gone int) []int {
+	var rest []int
+	for i := range n {
+		if i != gone {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+// TestGossipClusterSurvives kills one of five machines, cuts two off, and has
+// them come back.
+func TestGossipClusterSurvives(t *testing.T) {
+	h := startHosts(t, 5, 3)
+	all := hostsUpTo(5)
+	data := noise(9 << 20)
+	h.Dog(1, nil, "vdi", "create", "disk", "32M")
+	h.Dog(1, data, "vdi", "write", "disk", "0", "9M")
+	if got := h.Dog(3, nil, "vdi", "read", "disk", "0", "9M"); got != string(data) {
+		t.Fatal("another node reads other data")
+	}
+
+	for _, victim := range []int{4, 0} { // the second one leads the cluster, most likely
+		begin := time.Now()
+		h.Nodes[victim].Kill()
+		rest := without(5, victim)
+		h.WaitMembers(rest, rest)
+		took := time.Since(begin)
+		t.Logf("declared dead after %v", took.Round(time.Millisecond))
+		if took > deathBound {
+			t.Errorf("that took more than %v", deathBound)
+		}
+		copy(data, noise(5<<20))
+		h.Dog(2, data[:5<<20], "vdi", "write", "disk", "0", "5M")
+		if got := h.Dog(3, nil, "vdi", "read", "disk", "0", "9M"); got != string(data) {
+			t.Fatal("after a death another node reads other data")
+		}
+		h.Nodes[victim].Start()
+		h.WaitMembers(all, all)
+	}
+	h.Dog(1, nil, "vdi", "check", "disk")
+}
+
+// TestGossipMinorityDoesNotServe cuts two of five machines off. Their gateways
+// answer no I/O from the end of their leases on, the majority goes on, and when
+// the cut heals all are one cluster again without anybody's help.
+func TestGossipMinorityDoesNotServe(t *testing.T) {
+	h := startHosts(t, 5, 3)
+	all, minority, majority := hostsUpTo(5), []int{0, 1}, []int{2, 3, 4}
+	old := noise(4 << 20)
+	h.Dog(3, nil, "vdi", "create", "disk", "32M")
+	h.Dog(3, old, "vdi", "write", "disk", "0", "4M")
+
+	begin := time.Now()
+	h.Part(minority...)
+	h.WaitMembers(majority, majority)
+	took := time.Since(begin)
+	t.Logf("the majority goes on after %v", took.Round(time.Millisecond))
+	if took > deathBound {
+		t.Errorf("that took more than %v", deathBound)
+	}
+	if took < 4*time.Second {
+		t.Errorf("that is before the leases of the minority are over")
+	}
+	fresh := noise(4 << 20)
+	h.Dog(3, fresh, "vdi", "write", "disk", "0", "4M")
+	for _, i := range minority {
+		if answer, err := readFirst(t, h, i, 2*time.Second); err == nil {
+			t.Errorf("node %d of the minority answers a read, with new data: %t, with old: %t",
+				i, bytes.Equal(answer, fresh[:len(answer)]), bytes.Equal(answer, old[:len(answer)]))
+		}
+	}
+
+	begin = time.Now()
+	h.Heal()
+	h.WaitMembers(all, all)
+	t.Logf("whole again %v after the cut has healed", time.Since(begin).Round(time.Millisecond))
+	for _, i := range all {
+		if got := h.Dog(i, nil, "vdi", "read", "disk", "0", "4M"); got != string(fresh) {
+			t.Errorf("node %d reads other data after the cut", i)
+		}
+	}
+}
+
+// readFirst reads the begin of the disk through node i, over its UNIX socket.
+// An error says that no answer came in time, or none with data.
+func readFirst(t *testing.T, h *harness.Hosts, i int, patience time.Duration) ([]byte, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dev, err := native.Open(ctx, native.Config{Servers: []string{h.Nodes[i].Sock()}}, "disk")
+	if err != nil {
+		return nil, err
+	}
+	defer dev.Close()
+	b := make([]byte, 4096)
+	return b, dev.ReadAt(ctx, b, 0)
+}
+
+// TestGossipGatewayMakesTheMajority has two storage nodes and a gateway: either
+// storage node may die.
+func TestGossipGatewayMakesTheMajority(t *testing.T) {
+	args := gossipArgs()
+	h := harness.NewHosts(t, 3, func(i int) []string {
+		if i == 2 {
+			return append(args(i), "-g")
+		}
+		return args(i)
+	})
+	for _, n := range h.Nodes {
+		n.Start()
+	}
+	h.WaitMembers(hostsUpTo(3), hostsUpTo(3))
+	h.Dog(0, nil, "cluster", "format", "-c", "2")
+	data := noise(1 << 20)
+	h.Until("service", func(context.Context) error {
+		if h.Run(2, nil, "vdi", "create", "disk", "8M").Code != 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	h.Dog(2, data, "vdi", "write", "disk", "0", "1M")
+	h.Nodes[0].Kill()
+	h.WaitMembers([]int{1, 2}, []int{1, 2})
+	if got := h.Dog(2, nil, "vdi", "read", "disk", "0", "1M"); got != string(data) {
+		t.Error("the gateway reads other data")
+	}
+	h.Dog(2, data, "vdi", "write", "disk", "1M", "1M")
+}
+
+// TestGossipStartsAgain stops a cluster as a whole, cleanly and by a power cut,
+// and starts its machines in another order.
+func TestGossipStartsAgain(t *testing.T) {
+	h := startHosts(t, 3, 2)
+	data := noise(1 << 20)
+	h.Dog(0, nil, "vdi", "create", "disk", "8M")
+	h.Dog(0, data, "vdi", "write", "disk", "0", "1M")
+	for round, order := range [][]int{{2, 1, 0}, {1, 0, 2}} {
+		if round == 0 {
+			h.Dog(1, nil, "cluster", "shutdown")
+			for _, n := range h.Nodes {
+				if code, err := n.Wait(time.Minute); err != nil || code != 0 {
+					t.Fatalf("node %d ended with status %d (%v)", n.ID, code, err)
+				}
+			}
+		} else {
+			for _, n := range h.Nodes {
+				n.Kill()
+			}
+		}
+		for _, i := range order {
+			h.Nodes[i].Start()
+		}
+		h.WaitMembers(order, order)
+		if got := h.Dog(order[0], nil, "vdi", "read", "disk", "0", "1M"); got != string(data) {
+			t.Fatalf("other data after start %d", round)
+		}
+	}
+}
+
+// TestGossipKeyIsNeeded keeps a machine without the key out.
+func TestGossipKeyIsNeeded(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("a key that nobody else has\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := gossipArgs("--cluster-key", key)
+	h := harness.NewHosts(t, 3, func(i int) []string {
+		if i == 2 {
+			return gossipArgs()(i)
+		}
+		return args(i)
+	})
+	for _, n := range h.Nodes {
+		n.Start()
+	}
+	h.WaitMembers([]int{0, 1}, []int{0, 1})
+	h.Until("the complaint of the node without the key", func(context.Context) error {
+		if !strings.Contains(h.Nodes[2].Log(), "found no cluster that lets this node in") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	h.WaitMembers([]int{0, 1}, []int{0, 1})
+}

@@ -1,0 +1,245 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sheepdog/tests/native"
+)
+
+// Hosts are machines with one sheep each, played by network namespaces that a
+// switch joins. Nothing of them has a name outside: their network lives and
+// dies with processes of this one, and several suites do not meet.
+type Hosts struct {
+	Nodes []*Node
+	Dir   string // private, removed in the end
+
+	t       TB
+	hub     space
+	hosts   []space
+	dogs    []string // programs that run dog on a host
+	bridges int
+}
+
+// space is a network namespace, held by a process that waits for its end.
+type space struct{ pid int }
+
+// hostPort is where every sheep of Hosts listens: each has a machine of its own.
+const hostPort = 7000
+
+// HostAddr returns the address of host i.
+func HostAddr(i int) string { return fmt.Sprintf("10.11.12.%d", i+1) }
+
+// NewHosts makes hosts that can all reach each other. Their sheep, which are not
+// started, have the arguments that args returns for them. The test is skipped
+// if it may not make namespaces.
+func NewHosts(t TB, count int, args func(i int) []string) *Hosts {
+	t.Helper()
+	Need(t, "ip", "nsenter", "unshare")
+	if os.Geteuid() != 0 {
+		t.Skipf("only root makes network namespaces")
+	}
+	p := Build(t)
+	dir, err := os.MkdirTemp("", "hosts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Hosts{Dir: dir, t: t}
+	t.Cleanup(h.cleanup)
+	h.hub = h.space()
+	h.hub.run(t, "ip", "link", "set", "lo", "up")
+	h.bridge()
+	for i := range count {
+		s := h.space()
+		h.hosts = append(h.hosts, s)
+		h.connect(i)
+		name := fmt.Sprintf("n%d", i)
+		n := &Node{
+			ID: i, Port: Port{Number: hostPort}, Dir: filepath.Join(dir, name),
+			t: t, sheep: h.wrap(s, p.Sheep, name+"-sheep"), host: HostAddr(i), log: filepath.Join(dir, name+".log"),
+		}
+		n.Args = append([]string{"-b", "0.0.0.0", "-y", HostAddr(i)}, args(i)...)
+		n.cluster = "local" // what args say comes later
+		h.Nodes = append(h.Nodes, n)
+		h.dogs = append(h.dogs, h.wrap(s, p.Dog, name+"-dog"))
+	}
+	return h
+}
+
+func (h *Hosts) cleanup() {
+	for _, n := range h.Nodes {
+		n.Kill()
+		for _, cry := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: "} {
+			if _, after, found := strings.Cut(n.Log(), cry); found {
+				h.t.Errorf("node %d:%s%s", n.ID, cry, after[:min(len(after), 4000)])
+			}
+		}
+		if h.t.Failed() {
+			h.t.Logf("the end of node %d's log:\n%s", n.ID, tail(n.Log(), 60))
+		}
+	}
+	if err := os.RemoveAll(h.Dir); err != nil {
+		h.t.Error(err)
+	}
+}
+
+// space makes a network namespace.
+func (h *Hosts) space() space {
+	h.t.Helper()
+	cmd := exec.Command("unshare", "--net", "cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := Spawn(cmd); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	fmt.Fprintln(in) // what comes back was said inside of the namespace
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		h.t.Skipf("this machine lets the test make no network namespace")
+	}
+	return space{cmd.Process.Pid}
+}
+
+func (s space) run(t TB, args ...string) {
+	t.Helper()
+	cmd := exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.pid), "-n", "--"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// wrap returns a program that runs another one in a namespace.
+func (h *Hosts) wrap(s space, program, name string) string {
+	h.t.Helper()
+	path := filepath.Join(h.Dir, name)
+	script := fmt.Sprintf("#!/bin/sh\nexec nsenter -t %d -n -- %s \"$@\"\n", s.pid, program)
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// bridge adds a switch and returns its name.
+func (h *Hosts) bridge() string {
+	h.t.Helper()
+	name := fmt.Sprintf("br%d", h.bridges)
+	h.bridges++
+	h.hub.run(h.t, "ip", "link", "add", name, "type", "bridge")
+	h.hub.run(h.t, "ip", "link", "set", name, "up")
+	return name
+}
+
+// connect gives host i a network card and plugs it into the first switch.
+func (h *Hosts) connect(i int) {
+	h.t.Helper()
+	s, plug := h.hosts[i], plugOf(i)
+	h.hub.run(h.t, "ip", "link", "add", plug, "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(s.pid))
+	h.hub.run(h.t, "ip", "link", "set", plug, "master", "br0", "up")
+	s.run(h.t, "ip", "link", "set", "lo", "up")
+	s.run(h.t, "ip", "addr", "add", HostAddr(i)+"/24", "dev", "eth0")
+	s.run(h.t, "ip", "link", "set", "eth0", "up")
+}
+
+func plugOf(i int) string { return fmt.Sprintf("port%d", i) }
+
+// Part plugs hosts into a switch of their own: they reach each other and nobody
+// else.
+func (h *Hosts) Part(hosts ...int) {
+	h.t.Helper()
+	br := h.bridge()
+	for _, i := range hosts {
+		h.hub.run(h.t, "ip", "link", "set", plugOf(i), "master", br)
+	}
+}
+
+// Heal plugs all hosts into one switch again.
+func (h *Hosts) Heal() {
+	h.t.Helper()
+	for i := range h.hosts {
+		h.hub.run(h.t, "ip", "link", "set", plugOf(i), "master", "br0")
+	}
+}
+
+// Run runs dog on host i.
+func (h *Hosts) Run(i int, stdin []byte, args ...string) Run {
+	h.t.Helper()
+	c := Cluster{t: h.t}
+	return c.RunProgram(h.dogs[i], h.Nodes[i], stdin, args...)
+}
+
+// Dog runs dog on host i with some standard input and returns its output. The
+// test ends if dog fails.
+func (h *Hosts) Dog(i int, stdin []byte, args ...string) string {
+	h.t.Helper()
+	r := h.Run(i, stdin, args...)
+	if r.Code != 0 {
+		h.t.Fatalf("dog %s on host %d: status %d\n%s%s", strings.Join(args, " "), i, r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// Stat asks the sheep of host i how the cluster is. It works also while the
+// host is cut off.
+func (h *Hosts) Stat(ctx context.Context, i int) (native.Status, error) {
+	return native.Ask(ctx, h.Nodes[i].Sock(), native.Stat)
+}
+
+// WaitMembers waits until the sheep of some hosts list exactly those of others,
+// and agree on the epoch, and returns how long that took.
+func (h *Hosts) WaitMembers(on []int, members []int) time.Duration {
+	h.t.Helper()
+	want := map[string]bool{}
+	for _, i := range members {
+		want[fmt.Sprintf("%s:%d", HostAddr(i), hostPort)] = true
+	}
+	return h.Until(fmt.Sprintf("the members %v on the hosts %v", members, on), func(ctx context.Context) error {
+		epoch := uint32(0)
+		for k, i := range on {
+			s, err := h.Stat(ctx, i)
+			if err == nil {
+				err = sameNodes(s.Nodes, want)
+			}
+			if err == nil && k > 0 && s.Epoch != epoch {
+				err = errors.New("another epoch")
+			}
+			if err != nil {
+				return fmt.Errorf("node %d: %w", i, err)
+			}
+			epoch = s.Epoch
+		}
+		return nil
+	})
+}
+
+// Until asks again and again until fn returns nil, and returns how long that
+// took.
+func (h *Hosts) Until(what string, fn func(context.Context) error) time.Duration {
+	h.t.Helper()
+	begin := time.Now()
+	for {
+		err := fn(h.t.Context())
+		if err == nil {
+			return time.Since(begin)
+		}
+		if time.Since(begin) > patience {
+			h.t.Fatalf("waited %v for %s: %v", patience, what, err)
+		}
+		time.Sleep(20 * time.Millisecond) // between two questions to the daemons
+	}
+}
