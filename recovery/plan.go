@@ -31,7 +31,8 @@ type candidate struct {
 //
 // copies are all members' copies in the order of preference: the
 // holders as placement orders them, then the others. self is this node's
-// place. present reports whether every member of an epoch is among those asked.
+// place. absent names the members of an epoch that are not among those asked; it
+// returns "" if there are none.
 //
 // A trusted copy is the truth. Without one it is the copy that was current
 // last: whatever was answered in the epochs up to that one is in it. Copies
@@ -39,7 +40,7 @@ type candidate struct {
 // later. What is left are the epochs after the best copy's: if a member of one
 // of them is absent, or has a copy that cannot be read and was written in one
 // of them, there is something newer, and no older copy may take its place.
-func judge(copies []candidate, self int, now sheep.Epoch, present func(sheep.Epoch) bool) (verdict, error) {
+func judge(copies []candidate, self int, now sheep.Epoch, absent func(sheep.Epoch) string) (verdict, error) {
 	best, bad := -1, false
 	var lost sheep.Epoch // the latest write of those that cannot be read
 	for i, c := range copies {
@@ -59,9 +60,9 @@ func judge(copies []candidate, self int, now sheep.Epoch, present func(sheep.Epo
 	}
 	if !copies[best].Trusted {
 		for e := copies[best].Current + 1; e <= now; e++ {
-			if !present(e) {
-				return verdict{}, fmt.Errorf("object %v: a node of epoch %d that may hold a newer copy is absent: %w",
-					copies[best].ID, e, sheep.ErrAgain)
+			if names := absent(e); names != "" {
+				return verdict{}, fmt.Errorf("object %v: %s, of epoch %d, may hold a newer copy and is absent: %w",
+					copies[best].ID, names, e, sheep.ErrAgain)
 			}
 		}
 	}

@@ -144,7 +144,12 @@ func TestJudge(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := judge(tt.copies, tt.self, tt.now, func(e sheep.Epoch) bool { return !slices.Contains(tt.gone, e) })
+			got, err := judge(tt.copies, tt.self, tt.now, func(e sheep.Epoch) string {
+				if slices.Contains(tt.gone, e) {
+					return "10.0.0.9:7000"
+				}
+				return ""
+			})
 			if !errors.Is(err, tt.err) {
 				t.Fatalf("got error %v, want %v", err, tt.err)
 			}

@@ -81,6 +81,7 @@ type Recoverer struct {
 
 	throttle throttle
 	progress progress
+	waiting  waitList
 	purged   sheep.Epoch // surplus copies of this epoch are gone; Run's own
 
 	mu       sync.Mutex
@@ -148,6 +149,7 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	clear(r.members)
 	r.complete, r.claimed, r.pending = e, e, 0
 	r.settled.Store(0)
+	r.waiting.keep(nil)
 	r.wake()
 }
 

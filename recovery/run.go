@@ -18,7 +18,7 @@ const page = 4096
 
 // A Progress is how far the background pass of an epoch has come.
 type Progress struct {
-	Running  bool
+	Running  bool   // not every copy is known to be current, and recovery is not disabled
 	Finished uint64 // objects known to be current
 	Total    uint64 // objects that this node should hold
 }
@@ -63,9 +63,12 @@ func (r *Recoverer) Run(ctx context.Context) error {
 
 // Progress returns how far the background pass has come.
 func (r *Recoverer) Progress() Progress {
+	view, _ := r.current()
 	r.progress.mu.Lock()
 	defer r.progress.mu.Unlock()
-	return r.progress.Progress
+	p := r.progress.Progress
+	p.Running = view != nil && view.Status == cluster.OK && view.Epoch != 0 && !view.RecoveryDisabled && !r.Settled(view.Epoch)
+	return p
 }
 
 // Throttle returns the limit of the background pass.
@@ -95,12 +98,16 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) error {
 	if err != nil {
 		return err
 	}
-	r.setProgress(Progress{Running: true, Total: uint64(len(ids))})
-	defer func() { r.setProgress(Progress{}) }()
+	r.waiting.keep(ids)
+	r.setProgress(Progress{Total: uint64(len(ids))})
 	if err := errors.Join(r.verifyAll(ctx, view, ids), r.allKnown(ctx, view)); err != nil {
 		return err
 	}
-	return r.declareComplete(ctx, view)
+	if err := r.declareComplete(ctx, view); err != nil {
+		return err
+	}
+	r.setProgress(Progress{})
+	return nil
 }
 
 // allKnown returns nil if the members together store every object that there

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -85,7 +86,8 @@ func (r *Recoverer) current() (*cluster.View, <-chan struct{}) {
 }
 
 // verify makes the copy of id current, or says why it can't be done now.
-func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) error {
+func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) (err error) {
+	defer func() { r.waiting.note(id, err) }()
 	if err := r.gathered(ctx, view); err != nil {
 		return err
 	}
@@ -117,7 +119,7 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 // because this one has started again, too.
 func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) error {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
-	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) bool { return r.present(ctx, view, e) })
+	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) string { return r.absent(ctx, view, e) })
 	if err != nil {
 		return err
 	}
@@ -183,21 +185,23 @@ func (r *Recoverer) stateOf(ctx context.Context, n sheep.Node, view *cluster.Vie
 	}, nil
 }
 
-// present reports whether every member of epoch e is a member of view.
-func (r *Recoverer) present(ctx context.Context, view *cluster.View, e sheep.Epoch) bool {
+// absent names the members of epoch e that are no members of view, or says that
+// nobody knows who they are; "" if there are none.
+func (r *Recoverer) absent(ctx context.Context, view *cluster.View, e sheep.Epoch) string {
 	if e < view.ForcedEpoch || e == view.Epoch {
-		return true
+		return ""
 	}
 	nodes := r.nodesOf(ctx, view, e)
 	if nodes == nil {
-		return false
+		return "a node that nobody here knows"
 	}
+	var names []string
 	for _, n := range nodes {
 		if n.VNodes > 0 && !slices.ContainsFunc(view.Nodes, func(m sheep.Node) bool { return m.Addr == n.Addr }) {
-			return false
+			names = append(names, n.String())
 		}
 	}
-	return true
+	return strings.Join(names, " or ")
 }
 
 // nodesOf returns the members of epoch e, asking the others if this node was

@@ -82,6 +82,15 @@ func (v recoveryView) SetThrottle(t proto.Throttle) {
 	v.r.SetThrottle(recovery.Throttle{Max: t.Max, Interval: time.Duration(t.Interval) * time.Millisecond})
 }
 
+func (v recoveryView) Waiting() proto.WaitingList {
+	all := v.r.Waiting()
+	list := proto.WaitingList{Total: uint32(len(all))}
+	for _, w := range all[:min(len(all), proto.MaxWaiting)] {
+		list.Objects = append(list.Objects, proto.WaitingObject{ID: w.ID, Since: w.Since.Unix(), Reason: w.Err.Error()})
+	}
+	return list
+}
+
 func (v recoveryView) Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error {
 	return v.r.Repair(ctx, id, from)
 }

@@ -128,6 +128,7 @@ const askWidth = 16
 type answer struct {
 	node     sheep.Node
 	recovery proto.RecoveryState
+	waiting  proto.WaitingList
 	space    listing.Space
 	err      error
 }
@@ -138,6 +139,11 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 		a := answer{node: n}
 		if a.recovery, a.err = c.Recovery(ctx, remote.Address(n)); a.err != nil {
 			return a
+		}
+		if a.recovery.Active {
+			if a.waiting, a.err = c.Waiting(ctx, remote.Address(n)); a.err != nil {
+				return a
+			}
 		}
 		size, free, err := c.Space(ctx, n)
 		a.space, a.err = listing.SpaceOf(size, free), err
@@ -155,6 +161,10 @@ func (r *Report) node(a answer) {
 	case errors.Is(a.err, sheep.ErrWaitForFormat):
 	case a.err != nil:
 		r.find(Degraded, "node %v does not answer: %v", a.node, a.err)
+	case a.waiting.Total > 0 && len(a.waiting.Objects) > 0:
+		first := a.waiting.Objects[0]
+		r.find(Degraded, "node %v cannot make %d objects current, the first of them since %s: %s",
+			a.node, a.waiting.Total, time.Unix(first.Since, 0).Format(time.DateTime), first.Reason)
 	case a.recovery.Active && a.recovery.Total > 0:
 		r.find(Recovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
 	}

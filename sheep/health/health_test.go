@@ -23,6 +23,7 @@ func TestWhatANodeTellsOfTheHealth(t *testing.T) {
 		{"nothing to recover after a format", answer{recovery: proto.RecoveryState{Active: true}}, "ok", ""},
 		{"in recovery", answer{recovery: proto.RecoveryState{Active: true, Finished: 3, Total: 7}}, "recovering", "3 of 7 objects"},
 		{"about to be through", answer{recovery: proto.RecoveryState{Active: true, Finished: 7, Total: 7}}, "recovering", "7 of 7 objects"},
+		{"objects wait", answer{waiting: proto.WaitingList{Total: 2, Objects: []proto.WaitingObject{{Reason: "a node is absent"}}}}, "degraded", "2 objects current"},
 		{"not formatted", answer{err: fmt.Errorf("ask: %w", sheep.ErrWaitForFormat)}, "ok", ""},
 		{"no answer", answer{err: sheep.ErrNetwork}, "degraded", "10.0.0.1:7000 does not answer"},
 		{"nearly full", answer{space: listing.Space{Size: 100, Used: 90, Free: 10}}, "degraded", "full to 90 %"},

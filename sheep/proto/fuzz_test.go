@@ -170,6 +170,14 @@ func FuzzNode(f *testing.F) {
 	})
 }
 
+func FuzzWaitingList(f *testing.F) {
+	w := proto.WaitingList{Total: 7, Objects: []proto.WaitingObject{{ID: 5 << 32, Since: 9, Reason: "a node is absent"}, {ID: 6 << 32}}}
+	seed(f, w.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		checkRoundTrip(t, in, proto.DecodeWaitingList, func(w proto.WaitingList, b []byte) []byte { return w.Append(b) })
+	})
+}
+
 func FuzzEpochLog(f *testing.F) {
 	type epochLog struct {
 		nodes []sheep.Node

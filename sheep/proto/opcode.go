@@ -78,6 +78,11 @@ const (
 	OpGetVNodes          Opcode = 0xCD
 )
 
+// Our own opcodes of administration: never renumber.
+const (
+	OpGetWaiting Opcode = 0xCE // reply: WaitingList
+)
+
 // Our own opcodes between daemons: never renumber.
 const (
 	OpHello       Opcode = 0xD0 // first on every connection; data: Hello, both ways
@@ -105,7 +110,7 @@ type Class uint8
 const (
 	ClassUnknown  Class = iota // not an operation: answer ResultInvalid
 	ClassClient                // C's opcodes below 0x80: disks
-	ClassInternal              // C's opcodes from 0x80: administration, and what dog asks of single nodes
+	ClassInternal              // from 0x80, C's and ours: administration, and what dog asks of single nodes
 	ClassPeer                  // ours: to the replica of the receiving daemon
 	ClassOwner                 // ours: to the gateway that owns the VDI, never forwarded again
 )
@@ -203,6 +208,8 @@ var ops = [256]opInfo{
 	OpSetRecovery:        {"SET_RECOVERY", ClassInternal, ScopeLocal, true, true},
 	OpSetVNodes:          {"SET_VNODES", ClassInternal, ScopeLocal, false, true},
 	OpGetVNodes:          {"GET_VNODES", ClassInternal, ScopeLocal, false, false},
+
+	OpGetWaiting: {"GET_WAITING", ClassInternal, ScopeLocal, false, false},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

@@ -55,6 +55,16 @@ func (c *Cluster) Recovery(ctx context.Context, addr string) (proto.RecoveryStat
 	return proto.DecodeRecoveryState(data)
 }
 
+// Waiting returns the objects whose copies on the daemon at addr cannot be made
+// current yet.
+func (c *Cluster) Waiting(ctx context.Context, addr string) (proto.WaitingList, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetWaiting, To: addr, Into: make([]byte, proto.WaitingRoom)})
+	if err != nil {
+		return proto.WaitingList{}, err
+	}
+	return proto.DecodeWaitingList(data)
+}
+
 // Throttle returns how the recovery of the entry is held back.
 func (c *Cluster) Throttle(ctx context.Context) (proto.Throttle, error) {
 	_, data, err := c.Do(ctx, Request{Op: proto.OpGetRecovery, Into: make([]byte, proto.ThrottleSize)})

@@ -27,6 +27,7 @@ var (
 	otherOps = []uint8{
 		0x86, 0x89, 0x97, 0x98, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA8, 0xA9, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4,
 		0xB5, 0xB8, 0xBB, 0xBC, 0xBF, 0xC0, 0xC1, 0xC2, 0xC5, 0xC7, 0xC8, 0xCC, 0xCD,
+		0xCE,
 	}
 	ownOps = []uint8{0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5}
 )
@@ -549,6 +550,11 @@ func TestWhatTheNodeTellsOfItself(t *testing.T) {
 	_, data = query(proto.OpStatRecovery, 24, none, proto.ResultSuccess)
 	if got, err := proto.DecodeRecoveryState(data); err != nil || got.Total != 9 || !got.Active {
 		t.Errorf("recovery %+v, %v", got, err)
+	}
+	query(proto.OpGetWaiting, 100, none, proto.ResultInvalid)
+	_, data = query(proto.OpGetWaiting, proto.WaitingRoom, none, proto.ResultSuccess)
+	if got, err := proto.DecodeWaitingList(data); err != nil || got.Total != 2 || len(got.Objects) != 1 || got.Objects[0].Reason == "" {
+		t.Errorf("waiting objects %+v, %v", got, err)
 	}
 	_, data = query(proto.OpGetRecovery, 24, none, proto.ResultSuccess)
 	if got, err := proto.DecodeThrottle(data); err != nil || got.Max != 4 {

@@ -91,6 +91,7 @@ type Recovery interface {
 	State() proto.RecoveryState
 	Throttle() proto.Throttle
 	SetThrottle(t proto.Throttle)
+	Waiting() proto.WaitingList
 
 	// Repair replaces this node's copy by that of another node.
 	Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error

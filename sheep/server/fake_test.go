@@ -236,6 +236,9 @@ func (r fakeRecovery) State() proto.RecoveryState {
 }
 func (r fakeRecovery) Throttle() proto.Throttle     { return proto.Throttle{Max: 4, Interval: 5, On: true} }
 func (r fakeRecovery) SetThrottle(t proto.Throttle) { _ = r.w.note("throttle %+v", t) }
+func (r fakeRecovery) Waiting() proto.WaitingList {
+	return proto.WaitingList{Total: 2, Objects: []proto.WaitingObject{{ID: 5 << 32, Since: 7, Reason: "a node is absent"}}}
+}
 func (r fakeRecovery) Repair(_ context.Context, id sheep.ObjectID, from netip.AddrPort) error {
 	return r.w.note("repair %v from %v", id, from)
 }

@@ -110,6 +110,15 @@ func (d *Daemon) statRecovery(r *Request) {
 	d.record(r, proto.RecoveryStateSize, s.Append)
 }
 
+// getWaiting serves GET_WAITING.
+func (d *Daemon) getWaiting(r *Request) {
+	var w proto.WaitingList
+	if d.Recovery != nil {
+		w = d.Recovery.Waiting()
+	}
+	d.record(r, proto.WaitingRoom, w.Append)
+}
+
 // getRecovery serves GET_RECOVERY.
 func (d *Daemon) getRecovery(r *Request) {
 	var t proto.Throttle

@@ -97,6 +97,29 @@ func TestRecoveryIsShown(t *testing.T) {
 	}
 }
 
+func TestWhatWaitsForItsCopiesIsShown(t *testing.T) {
+	c := fakesheep.Formatted(3, 2, 0)
+	c.Recovering(1, proto.RecoveryState{Active: true, Phase: proto.RecoveryRunning, Finished: 4, Total: 69})
+	r := run(t, c, "", "node", "recovery", "waiting")
+	want := "  Id   Object            Since                Reason\n" +
+		"   1   007c2b2500000003  2023-11-14 22:13:20  node 127.0.0.1:7009 is absent:; ask again\n"
+	if r.status != 0 || r.stdout != want || r.stderr != "node 1 has 299 more\n" {
+		t.Errorf("got %+v\nwant %q", r, want)
+	}
+	want = "1 007c2b2500000003 1700000000 node 127.0.0.1:7009 is absent:; ask again\n"
+	if r := run(t, c, "", "node", "recovery", "waiting", "-r"); r.stdout != want {
+		t.Errorf("raw: got %q, want %q", r.stdout, want)
+	}
+	r = run(t, c, "", "node", "recovery", "waiting", "--json")
+	if !strings.Contains(r.stdout, `"object": "007c2b2500000003"`) || !strings.Contains(r.stdout, `"since": 1700000000`) {
+		t.Errorf("JSON: got %q", r.stdout)
+	}
+	r = run(t, c, "", "cluster", "health")
+	if r.status != 1 || !strings.HasPrefix(r.stdout, "degraded\nnode 127.0.0.1:7001 cannot make 300 objects current, the first of them since ") {
+		t.Errorf("health: got %+v", r)
+	}
+}
+
 func TestEpochsAreShown(t *testing.T) {
 	c := fakesheep.Formatted(3, 2, 0)
 	c.Join(0, 1)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sheepdog/sheep/listing"
@@ -135,4 +136,66 @@ func nodeSetThrottle(ctx context.Context, s *session) error {
 		return requestFailed(err)
 	}
 	return nil
+}
+
+// A waitingRow is an object that a node cannot make current; its JSON form is
+// fixed.
+type waitingRow struct {
+	nodeRow
+	Object string `json:"object"`
+	Since  int64  `json:"since"` // seconds since 1970
+	Reason string `json:"reason"`
+}
+
+// nodeRecoveryWaiting shows the objects that recovery cannot make current yet.
+func nodeRecoveryWaiting(ctx context.Context, s *session) error {
+	type answer struct {
+		node nodeRow
+		list proto.WaitingList
+		err  error
+	}
+	rows := []waitingRow{}
+	status := ExitSuccess
+	if !s.opts.raw && !s.opts.json {
+		s.print("  Id   Object            Since                Reason\n")
+	}
+	for a := range remote.Ordered(slices.Values(s.nodeRows()), queryWidth, func(n nodeRow) answer {
+		list, err := s.Waiting(ctx, remote.Address(s.nodes.Nodes[n.ID]))
+		return answer{n, list, err}
+	}) {
+		if a.err != nil {
+			f := failed(a.err, "Failed to get what node %d waits for: %s", a.node.ID, remote.Text(a.err))
+			s.warn("%v", f)
+			status = f.status
+			continue
+		}
+		for _, o := range a.list.Objects {
+			row := waitingRow{a.node, o.ID.String(), o.Since, o.Reason}
+			rows = append(rows, row)
+			s.printWaiting(row)
+		}
+		if more := int(a.list.Total) - len(a.list.Objects); more > 0 {
+			s.warn("node %d has %d more", a.node.ID, more)
+		}
+	}
+	if s.opts.json {
+		if err := s.writeJSON(rows); err != nil {
+			return err
+		}
+	}
+	if status != ExitSuccess {
+		return quiet(status)
+	}
+	return nil
+}
+
+func (s *session) printWaiting(r waitingRow) {
+	reason := strings.ReplaceAll(r.Reason, "\n", "; ")
+	switch {
+	case s.opts.json:
+	case s.opts.raw:
+		s.print("%d %s %d %s\n", r.ID, r.Object, r.Since, reason)
+	default:
+		s.print("%4d   %s  %s  %s\n", r.ID, r.Object, time.Unix(r.Since, 0).In(s.app.env.Location).Format(time.DateTime), reason)
+	}
 }

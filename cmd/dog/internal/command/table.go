@@ -96,6 +96,7 @@ func nodeCommands() []command {
 		{name: "info", about: "show how full the nodes are", options: "aprhT", json: true, nodes: true, run: nodeInfo},
 		{name: "recovery", about: "show or hold back the recovery of nodes", options: "aphPrT", json: true, args: "<max> <interval>", words: []word{
 			{name: "info", about: "show which nodes are in recovery (default)", byDefault: true, nodes: true, run: nodeRecoveryInfo},
+			{name: "waiting", about: "show which objects cannot be made current yet, and why", nodes: true, run: nodeRecoveryWaiting},
 			{name: "set-throttle", about: "recover at most max objects per interval (milliseconds)", nodes: true, needs: 1, max: 2, run: nodeSetThrottle},
 			{name: "get-throttle", about: "show how recovery is held back", nodes: true, run: nodeGetThrottle},
 		}},

@@ -90,6 +90,13 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 		return reply{}, proto.Stat{GatewayActive: 1, GatewayTotal: 20, GatewayReads: 3, GatewayWrites: 4, GatewayRx: 4 << 20}.Append(nil), 0
 	case proto.OpStatRecovery:
 		return reply{}, n.recover.Append(nil), 0
+	case proto.OpGetWaiting:
+		var w proto.WaitingList
+		if n.recover.Active {
+			w = proto.WaitingList{Total: 300, Objects: []proto.WaitingObject{
+				{ID: sheep.DataObject(0x7c2b25, 3), Since: 1700000000, Reason: "node 127.0.0.1:7009 is absent:\nask again"}}}
+		}
+		return reply{}, w.Append(nil), 0
 	case proto.OpGetRecovery:
 		return reply{}, c.throttle.Append(nil), 0
 	case proto.OpSetRecovery:
