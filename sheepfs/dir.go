@@ -54,6 +54,7 @@ var (
 	_ fs.NodeMkdirer   = (*dir)(nil)
 	_ fs.NodeRmdirer   = (*dir)(nil)
 	_ fs.NodeUnlinker  = (*dir)(nil)
+	_ fs.NodeCreater   = (*dir)(nil)
 	_ fs.NodeStatfser  = (*dir)(nil)
 )
 
@@ -211,6 +212,11 @@ func (d *dir) Rmdir(ctx context.Context, name string) syscall.Errno {
 
 // Unlink refuses: no file can be removed.
 func (d *dir) Unlink(context.Context, string) syscall.Errno { return syscall.EPERM }
+
+// Create refuses: no file can be made.
+func (d *dir) Create(context.Context, string, uint32, uint32, *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	return nil, nil, 0, syscall.EPERM
+}
 
 // refused logs why something could not be done to a directory.
 func (d *dir) refused(op, name string, err error) syscall.Errno {

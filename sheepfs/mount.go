@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -36,7 +38,7 @@ func (t *FS) Mount(dir string) error {
 	}
 	f.Close()
 	none := time.Duration(0)
-	server, err := fs.Mount(dir, t.root(), &fs.Options{
+	server, err := mount(dir, t.root(), &fs.Options{
 		MountOptions: fuse.MountOptions{
 			FsName:             t.cfg.Source,
 			Name:               "sheepfs",
@@ -68,6 +70,39 @@ func (t *FS) Mount(dir string) error {
 	return nil
 }
 
+// mount is fs.Mount with a better error. For who is not root fusermount3 mounts, and
+// says only on the standard error of this process why it does not.
+func mount(dir string, root fs.InodeEmbedder, o *fs.Options) (*fuse.Server, error) {
+	if os.Geteuid() == 0 {
+		return fs.Mount(dir, root, o)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	stderr := os.Stderr
+	os.Stderr = w
+	server, err := fs.Mount(dir, root, o)
+	os.Stderr = stderr
+	w.Close()
+	if err != nil {
+		if said, _ := io.ReadAll(io.LimitReader(r, 4<<10)); len(said) > 0 {
+			err = errors.New(strings.TrimSpace(string(said)))
+		}
+	}
+	return server, err
+}
+
+// Remount changes the flags of a mount as cfg says. Everything else stays as it is.
+func Remount(dir string, cfg Config) error {
+	t := FS{cfg: cfg}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|t.mountFlags(), ""); err != nil {
+		return fmt.Errorf("remount %s: %w", dir, err)
+	}
+	return nil
+}
+
 // stdLog returns a logger of the old kind that logs at a level.
 func (t *FS) stdLog(level slog.Level) *log.Logger {
 	return slog.NewLogLogger(t.log.Handler(), level)
@@ -87,6 +122,16 @@ func (t *FS) mountFlags() uintptr {
 	flags := uintptr(syscall.MS_NOSUID | syscall.MS_NODEV)
 	if t.cfg.ReadOnly {
 		flags |= syscall.MS_RDONLY
+	}
+	for _, o := range t.cfg.Options {
+		switch o {
+		case "dev":
+			flags &^= syscall.MS_NODEV
+		case "suid":
+			flags &^= syscall.MS_NOSUID
+		case "noexec":
+			flags |= syscall.MS_NOEXEC
+		}
 	}
 	return flags
 }

@@ -455,6 +455,37 @@ func TestSizesOfVolumes(t *testing.T) {
 	}
 }
 
+// TestAttributesCostNoScan looks at names and attributes as stat does: whatever is
+// asked must not grow with the number of disks.
+func TestAttributesCostNoScan(t *testing.T) {
+	e, v := volumeTree(t)
+	h := openVolume(t, v, "disk", syscall.O_RDONLY)
+	defer h.Release(t.Context())
+	vdis := v.tree.vdisDir()
+	for range 50 {
+		var attr fuse.AttrOut
+		for _, errno := range []syscall.Errno{
+			h.file.Getattr(t.Context(), nil, &attr), h.file.Getattr(t.Context(), h, &attr),
+			vdis.Getattr(t.Context(), nil, &attr), v.tree.diskDir("disk").Getattr(t.Context(), nil, &attr),
+		} {
+			if errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+		if _, err := v.tree.findDisk(t.Context(), "disk"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, scan := range []proto.Opcode{proto.OpReadVDIs, proto.OpGetVDICopies, proto.OpReadDelVDIs} {
+		if n := e.count(scan); n != 0 {
+			t.Errorf("%d times %v", n, scan)
+		}
+	}
+	if n := e.count(proto.OpGetVDIInfo); n > 110 {
+		t.Errorf("%d lookups for 50 times two that need one", n)
+	}
+}
+
 func TestHolesOfVolumes(t *testing.T) {
 	_, v := volumeTree(t)
 	h := openVolume(t, v, "disk", syscall.O_RDWR)

@@ -258,3 +258,93 @@ umount "$2"
 		t.Errorf("mount -t sheepfs: %v\n%s", err, out)
 	}
 }
+
+// TestSheepfsFromFstab has mount read a line of fstab while there is no sheep, as
+// at boot: it waits. Later it is unmounted and mounted again.
+func TestSheepfsFromFstab(t *testing.T) {
+	c := harness.New(t, harness.Config{Nodes: 1})
+	harness.Need(t, "unshare", "mount", "umount")
+	dir, table := mountPoint(t), filepath.Join(c.Dir, "fstab")
+	line := fmt.Sprintf("127.0.0.1:%d %s sheepfs _netdev,nofail,wait=80,noatime,x-systemd.automount 0 0\n", c.Nodes[0].Port.Number, dir)
+	if err := os.WriteFile(table, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	script := `set -e
+mount --make-rprivate /
+trap 'umount -l "$2" 2>/dev/null || true' EXIT
+mount -t tmpfs none /usr/sbin
+ln -s "$1" /usr/sbin/mount.sheepfs
+mount -a -T "$3" -t sheepfs
+head -n 1 "$2/cluster/health"
+umount "$2"
+mount -T "$3" "$2"
+mount -o remount,ro "$2"
+grep -c " $2 fuse.sheepfs ro," /proc/self/mounts
+! mkdir "$2/vdi/x" 2>/dev/null
+mount -o remount,rw "$2"
+grep -c " $2 fuse.sheepfs rw," /proc/self/mounts
+cat "$2/node/list" | wc -l
+umount "$2"
+`
+	cmd := exec.Command("timeout", "100", "unshare", "-m", "bash", "-c", script, "bash", sheepfsProgram(t), dir, table)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := harness.Spawn(cmd); err != nil {
+		t.Fatal(err)
+	}
+	defer harness.KillGroup(cmd)
+	for deadline := time.Now().Add(30 * time.Second); len(daemonsOn(t, dir)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("mount does not start its helper")
+		}
+	}
+	c.Nodes[0].Start()
+	c.WaitJoined()
+	err := cmd.Wait()
+	if want := "stopped\n1\n1\n2\n"; err != nil || out.String() != want {
+		t.Errorf("mount from fstab: %v\n%s\nwant\n%s", err, out.String(), want)
+	}
+	waitNoDaemon(t, dir)
+}
+
+// TestSheepfsWithoutRoot mounts as a user who is in no group.
+func TestSheepfsWithoutRoot(t *testing.T) {
+	c := sheepfsCluster(t)
+	harness.Need(t, "unshare", "mount", "setpriv", "fusermount3", "mknod")
+	dir, err := os.MkdirTemp("", "mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(dir)
+	const nobody = 65534
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	program, err := filepath.EvalSymlinks(sheepfsProgram(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The device may be for root alone: another node of it, in a mount namespace.
+	script := `set -e
+mount --make-rprivate /
+mknod "$4/fuse" c 10 229
+chmod 666 "$4/fuse"
+mount --bind "$4/fuse" /dev/fuse
+chmod 755 "$4" "$(dirname "$1")"
+user="setpriv --reuid=65534 --regid=65534 --clear-groups"
+trap '$user fusermount3 -u -z "$2" 2>/dev/null || true' EXIT
+$user "$1" "$3" "$2"
+$user cat "$2/cluster/health"
+ls "$2" 2>/dev/null || echo 'root has no business here'
+$user bash -c 'echo "disk 8M" > "$0/vdi/create"; printf hello > "$0/volume/disk"; head -c 5 "$0/volume/disk"' "$2"
+$user fusermount3 -u "$2"
+if $user "$1" -o allow_other "$3" "$2" 2>"$4/said"; then echo mounted; fi
+grep -o 'user_allow_other' "$4/said"
+`
+	cmd := exec.Command("timeout", "60", "unshare", "-m", "bash", "-c", script, "bash", program, dir, c.Nodes[0].Addr(), c.Dir)
+	out, err := cmd.CombinedOutput()
+	if want := "ok\nroot has no business here\nhellouser_allow_other\n"; err != nil || string(out) != want {
+		t.Errorf("without root: %v\n%s\nwant\n%s", err, out, want)
+	}
+	waitNoDaemon(t, dir)
+}

@@ -58,9 +58,12 @@ func (p *program) main() int {
 	case cfg.fake:
 		return 0
 	}
-	if !cfg.foreground && !daemon {
+	switch {
+	case cfg.remount:
+		err = sheepfs.Remount(cfg.point, cfg.fs)
+	case !cfg.foreground && !daemon:
 		err = daemonise(p.args)
-	} else {
+	default:
 		err = serve(cfg, report)
 	}
 	if err != nil {

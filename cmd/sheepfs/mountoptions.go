@@ -39,6 +39,8 @@ func (c *commandLine) mountOption(name, value string) (known bool, err error) {
 		c.fs.ReadOnly = false
 	case "dev", "nodev", "suid", "nosuid", "exec", "noexec":
 		c.fs.Options = append(c.fs.Options, name)
+	case "remount":
+		c.remount = true
 	case "allow_other":
 		c.fs.AllowOther = true
 	case "allow_root":

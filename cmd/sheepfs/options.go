@@ -23,6 +23,7 @@ type config struct {
 	point      string // absolute
 	foreground bool
 	fake       bool // check the command line only
+	remount    bool // change a mount that there is
 	failure    int  // exit status of a mount that fails
 	logs       logConfig
 }
