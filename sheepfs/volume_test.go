@@ -213,6 +213,7 @@ func volumeTree(t *testing.T) (*ewe, *volumesDir) {
 	if tree.door, err = openDoor(t.Context(), Config{Server: e.addr.String()}); err != nil {
 		t.Fatal(err)
 	}
+	tree.catalog = newCatalog(tree)
 	tree.volumes = tree.newVolumes()
 	t.Cleanup(func() { tree.Close() })
 	return e, tree.volumes
