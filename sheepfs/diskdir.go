@@ -201,9 +201,6 @@ func (t *FS) snapshot(ctx context.Context, name, tag string) error {
 	if err != nil {
 		return err
 	}
-	if h.Hyper() {
-		return refuse(syscall.EOPNOTSUPP, "a hyper volume has no snapshots")
-	}
 	defer t.catalog.changed()
 	_, err = c.TakeSnapshot(ctx, h, tag)
 	return err

@@ -169,7 +169,7 @@ func TestSheepfsVolumeModel(t *testing.T) {
 	seed := seed(t)
 	for _, run := range []struct {
 		about string
-		shift int
+		shift int // 0 for a hyper volume
 		steps int
 		args  []string
 	}{
@@ -177,12 +177,17 @@ func TestSheepfsVolumeModel(t *testing.T) {
 		{"objects of 4 MiB, page cache", 22, 2000, []string{"-k"}},
 		{"objects of 1 MiB", 20, 10000, nil},
 		{"objects of 16 MiB", 24, 10000, nil},
+		{"a hyper volume", 0, 3000, nil},
 	} {
 		t.Run(run.about, func(t *testing.T) {
 			m := mountSheepfs(t, c, c.Nodes[0], run.args...)
 			name := fmt.Sprintf("model%d%d", run.shift, len(run.args))
 			const size, limit = 17<<20 + 4096, 40 << 20
-			c.Dog("vdi", "create", "-z", fmt.Sprint(run.shift), name, fmt.Sprint(size))
+			kind := []string{"-z", fmt.Sprint(run.shift)}
+			if run.shift == 0 {
+				kind = []string{"-y"}
+			}
+			c.Dog(append(append([]string{"vdi", "create"}, kind...), name, fmt.Sprint(size))...)
 			steps := run.steps
 			if testing.Short() {
 				steps /= 10

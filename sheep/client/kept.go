@@ -77,7 +77,7 @@ func (r *Roaming) prepare(l *Lock, h proto.Header, payload []byte) change {
 	case v == nil || h.Op == proto.OpFlushVDI:
 	case h.Op != proto.OpWriteObj:
 		r.forget(v, func(id sheep.ObjectID) bool { return id == c.id })
-	case c.id.Kind() == sheep.KindInode && len(v.writes) > 0:
+	case len(v.writes) > 0:
 		r.forgetReleased(v, c)
 	}
 	return c
@@ -213,15 +213,28 @@ func (r *Roaming) flushed(ctx context.Context, c change) error {
 	return err
 }
 
-// forgetReleased forgets the writes to objects whose slots c makes zero. The caller
-// holds mu.
+// forgetReleased forgets the writes to objects that c, a write to the map, gives up.
+// The caller holds mu.
 func (r *Roaming) forgetReleased(v *keptVDI, c change) {
-	end := uint64(c.off) + uint64(len(c.payload))
-	r.forget(v, func(id sheep.ObjectID) bool {
-		at := proto.MapOffset + uint64(id.Index())*proto.MapEntrySize
-		return id.Kind() == sheep.KindData && at >= uint64(c.off) && at+proto.MapEntrySize <= end &&
-			binary.LittleEndian.Uint32(c.payload[at-uint64(c.off):]) == 0
-	})
+	switch {
+	case c.id.Kind() == sheep.KindInode:
+		end := uint64(c.off) + uint64(len(c.payload))
+		r.forget(v, func(id sheep.ObjectID) bool {
+			at := proto.MapOffset + uint64(id.Index())*proto.MapEntrySize
+			return id.Kind() == sheep.KindData && at >= uint64(c.off) && at+proto.MapEntrySize <= end &&
+				binary.LittleEndian.Uint32(c.payload[at-uint64(c.off):]) == 0
+		})
+	case c.id == sheep.BTreeObject(c.vdi, proto.BTreeInbox):
+		leaf, err := proto.DecodeBTreeNode(c.payload)
+		if err != nil {
+			return // the sheep refuses it, too
+		}
+		released := make(map[uint32]bool, len(leaf.Entries))
+		for _, e := range leaf.Entries {
+			released[e.Index] = e.VDI == 0
+		}
+		r.forget(v, func(id sheep.ObjectID) bool { return id.Kind() == sheep.KindData && released[id.Index()] })
+	}
 }
 
 // forget forgets the writes to some objects. The caller holds mu.

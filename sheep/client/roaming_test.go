@@ -267,6 +267,12 @@ func TestWhatWasNotFlushedIsRepeatedBeforeAnythingElse(t *testing.T) {
 		if err := o.Write(t.Context(), sheep.Ref{ID: sheep.InodeObject(herdVDI)}, &slot); err != nil {
 			t.Fatal(err)
 		}
+		put(t, o, 5, 0, "given up by a tree")
+		leaf := proto.BTreeNode{Depth: proto.BTreeLeafDepth, Entries: []proto.BTreeEntry{{Index: 2, VDI: herdVDI}, {Index: 5}}}
+		inbox := sheep.Ref{ID: sheep.BTreeObject(herdVDI, proto.BTreeInbox)}
+		if err := o.Write(t.Context(), inbox, &sheep.Write{Data: leaf.Append(nil), Durable: true}); err != nil {
+			t.Fatal(err)
+		}
 		put(t, o, 4, 0, "gone")
 		if err := o.Write(t.Context(), data(4), &sheep.Write{Data: []byte("made anew"), Create: true}); err != nil {
 			t.Fatal(err)

@@ -32,6 +32,7 @@ type config struct {
 	only    string
 	nbd     bool
 	rebuild bool
+	sheepfs bool
 	report  string
 	machine string
 	date    string
@@ -42,6 +43,13 @@ type config struct {
 type subject struct{ name, sheep, dog string }
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == "-loopback" { // as runSheepfs calls it
+		if err := serveLoopback(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	cfg, err := parse()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -55,6 +63,8 @@ func main() {
 		table = runNBD(t, cfg)
 	case cfg.rebuild:
 		table = runRebuild(t, cfg)
+	case cfg.sheepfs:
+		table = runSheepfs(t, cfg)
 	default:
 		table = run(t, cfg).table()
 	}
@@ -81,6 +91,7 @@ func parse() (config, error) {
 	flag.StringVar(&cfg.only, "only", "", "run only the cases whose name contains this")
 	flag.BoolVar(&cfg.nbd, "nbd", false, "measure NBD beside nbdkit and qemu-nbd instead of the native protocol")
 	flag.BoolVar(&cfg.rebuild, "rebuild", false, "measure what clients feel while a node that lost its disk recovers")
+	flag.BoolVar(&cfg.sheepfs, "sheepfs", false, "measure a mount of sheepfs beside the client library instead")
 	flag.StringVar(&cfg.report, "report", "", "file to write the table into, between its markers")
 	flag.StringVar(&cfg.machine, "machine", "", "what the report says about the machine")
 	flag.StringVar(&cfg.date, "date", time.Now().Format(time.DateOnly), "what the report says about the date")
