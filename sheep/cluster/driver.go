@@ -29,6 +29,10 @@ type Entry struct {
 	Member sheep.Incarnation
 	Time   int64 // when it was proposed, by the proposer's clock: nanoseconds since 1970
 	Data   []byte
+
+	// More says of a leave that the next entry is the join of the same node's
+	// next life, and that both are one step: no snapshot is taken between them.
+	More bool
 }
 
 // A Driver orders the entries of the log of one cluster and delivers them to

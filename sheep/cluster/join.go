@@ -212,6 +212,10 @@ func (s *state) leave(e Entry, fx *effects) {
 		s.restart(fx)
 	case s.status == OK && hadStorage && !hasStorage(s.present()):
 		s.status = Wait // gateways alone must not become the newest epoch
+	case s.status == OK && e.More:
+		// Nobody may be alive to remember the epoch without the node, and no data
+		// depends on it.
+		s.turnover, fx.view = true, false
 	case s.status == OK:
 		s.beginEpoch(e.Time, fx)
 	default:

@@ -82,6 +82,7 @@ func (p *player) event(f []string) []string {
 		e.Kind, e.Member, e.Data = EntryJoin, inc(p.t, f[1]), p.hello(f[1], args(f[2:])).append(nil)
 	case "leave":
 		e.Kind, e.Member = EntryLeave, inc(p.t, f[1])
+		e.More = slices.Contains(f, "more")
 	default:
 		seq := p.seqs[f[0]] + 1
 		verb, rest := f[1], f[2:]

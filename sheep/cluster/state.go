@@ -26,6 +26,10 @@ type state struct {
 	deaths    []death      // since every copy was known to be current
 	spans     []span       // of the epochs since then
 
+	// turnover says that the entry before was a leave with More: there is an
+	// epoch to begin. It is never set when a state is marshalled.
+	turnover bool
+
 	recoveryOff bool
 	members     []*member // in the order of their joins
 	waiting     []Entry   // joins that wait for the end of a cluster that shuts down
@@ -82,6 +86,8 @@ func (s *state) apply(e Entry) effects {
 		return fx
 	}
 	s.index = e.Index
+	turnover := s.turnover
+	s.turnover = false
 	switch e.Kind {
 	case EntryJoin:
 		s.join(e, &fx)
@@ -89,6 +95,9 @@ func (s *state) apply(e Entry) effects {
 		s.leave(e, &fx)
 	case EntryMessage:
 		s.message(e, &fx)
+	}
+	if turnover && s.status == OK && !fx.epoch {
+		s.beginEpoch(e.Time, &fx) // the next life was refused
 	}
 	return fx
 }

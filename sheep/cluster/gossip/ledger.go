@@ -74,6 +74,9 @@ func (l *ledger) join(c command) ([]cluster.Entry, error) {
 			entries = l.leave(entries, s.who, command{time: c.time, data: []byte("restarted")})
 		}
 	}
+	if len(entries) > 0 {
+		entries[len(entries)-1].More = true
+	}
 	entries = l.enter(entries, cluster.EntryJoin, c.who, c.time, c.data)
 	l.seats = append(l.seats, seat{who: c.who, id: c.id, joined: l.index})
 	return entries, nil
