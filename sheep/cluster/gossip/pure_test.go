@@ -1,0 +1,345 @@
+package gossip
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
+)
+
+// servers makes a configuration of words like "a", which votes, and "b-", which
+// does not.
+func servers(words string) []raft.Server {
+	var all []raft.Server
+	for _, w := range strings.Fields(words) {
+		id, follows := strings.CutSuffix(w, "-")
+		s := raft.Server{ID: raft.ServerID(id)}
+		if follows {
+			s.Suffrage = raft.Nonvoter
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func seatsOf(words string) []seat {
+	var all []seat
+	for i, id := range strings.Fields(words) {
+		all = append(all, seat{who: sheep.Incarnation(i + 1), id: id, joined: uint64(i + 1)})
+	}
+	return all
+}
+
+func TestElectorate(t *testing.T) {
+	tests := []struct {
+		name             string
+		servers, members string
+		absent           time.Duration // of voters that are no members
+		invited          string
+		want             string
+	}{
+		{"one is enough", "a", "a", 0, "", ""},
+		{"two are no better than one", "a b-", "a b", 0, "", ""},
+		{"three vote", "a b- c-", "a b c", 0, "", "promote b"},
+		{"a step that was taken is followed by the next", "a b c-", "a b c", 0, "", "promote c"},
+		{"four have three voters", "a b c d-", "a b c d", 0, "", ""},
+		{"five vote", "a b c d- e-", "a b c d e", 0, "", "promote d"},
+		{"the sixth follows", "a b c d e f-", "a b c d e f", 0, "", ""},
+		{"the first that joined vote first", "a c- b-", "a b c", 0, "", "promote b"},
+		{"who is about to join is let be", "a b-", "a", 0, "b", ""},
+		{"a follower that left goes", "a b-", "a", 0, "", "remove b"},
+		{"an absent voter makes room for a follower", "a b c d-", "a c d", 0, "", "remove b"},
+		{"its successor votes then", "a c d-", "a c d", 0, "", "promote d"},
+		{"without a follower it stays", "a b c", "a c", time.Second, "", ""},
+		{"but not for ever", "a b c", "a c", time.Hour, "", "remove b"},
+		{"the voters that are left become odd", "a c", "a c", 0, "", "demote c"},
+		{"nothing is asked of a minority", "a b c d-", "a d", time.Hour, "", ""},
+		{"the leader does not depose itself", "b a", "b a", 0, "", "demote b"},
+		{"a leader that has left stays until another leads", "a b c d-", "b c d", time.Hour, "", ""},
+		{"too many voters", "a b c d e f", "a b c d e f", 0, "", "demote f"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			e := electorate{
+				servers: servers(test.servers), seats: seatsOf(test.members), self: "a",
+				absent: map[string]time.Duration{}, invited: map[string]bool{}, forget: time.Minute,
+			}
+			for _, s := range e.servers {
+				if !e.member(s.ID) {
+					e.absent[string(s.ID)] = test.absent
+				}
+			}
+			for _, id := range strings.Fields(test.invited) {
+				e.invited[id] = true
+			}
+			step, ok := e.next()
+			got := strings.TrimSpace(fmt.Sprint(step.op, " ", step.id))
+			if got != test.want || ok != (test.want != "") {
+				t.Errorf("got %q (%t), want %q", got, ok, test.want)
+			}
+		})
+	}
+}
+
+func TestLedger(t *testing.T) {
+	l := ledger{}
+	var raftIndex uint64
+	apply := func(c command) ([]cluster.Entry, error) {
+		raftIndex++
+		return l.apply(raftIndex, c)
+	}
+	must := func(c command, want ...string) {
+		t.Helper()
+		entries, err := apply(c)
+		var got []string
+		for _, e := range entries {
+			got = append(got, fmt.Sprintf("%d %d %d %t", e.Index, e.Kind, e.Member, e.More))
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%+v: got %q (%v), want %q", c, got, err, want)
+		}
+	}
+	first, second := kingdom{cluster: [16]byte{1}}, kingdom{cluster: [16]byte{1}, branch: 1}
+	must(command{kind: commandReign, reign: 7, time: 1000, data: first.append(nil)})
+	must(command{kind: commandJoin, who: 1, id: "a"}, "1001 1 1 false")
+	must(command{kind: commandJoin, who: 1, id: "a"})
+	must(command{kind: commandMessage, who: 1, data: []byte("x")}, "1002 3 1 false")
+	must(command{kind: commandJoin, who: 2, id: "b"}, "1003 1 2 false")
+	must(command{kind: commandJoin, who: 3, id: "a"}, "1004 2 1 true", "1005 1 3 false")
+	if _, err := apply(command{kind: commandMessage, who: 1}); !errors.Is(err, errDeparted) {
+		t.Errorf("a message of a departed member: %v", err)
+	}
+	if _, err := apply(command{kind: commandJoin, who: 1, id: "a"}); !errors.Is(err, errDeparted) {
+		t.Errorf("a second join of a departed member: %v", err)
+	}
+	must(command{kind: commandLeave, who: 2, reign: 6}) // of a reign that is over
+	must(command{kind: commandLeave, who: 2, reign: 7}, "1006 2 2 false")
+	must(command{kind: commandReign, reign: 8, time: 9000, data: first.append(nil)})
+	must(command{kind: commandReign, reign: 9, time: 9000, data: kingdom{cluster: [16]byte{2}}.append(nil)})
+	must(command{kind: commandLeave, who: 3, reign: 8})
+	must(command{kind: commandReign, reign: 10, time: 9000, data: second.append(nil)})
+	must(command{kind: commandLeave, who: 3}, "9001 2 3 false")
+	if l.kingdom != second {
+		t.Errorf("kingdom %v", l.kingdom)
+	}
+
+	must(command{kind: commandJoin, who: 9, id: "node"}, "9002 1 9 false")
+	b := l.append(nil)
+	got, state, err := decodeLedger(append(b, "state"...))
+	if err != nil || !reflect.DeepEqual(got, l) || string(state) != "state" {
+		t.Errorf("decoded %+v %q (%v), want %+v", got, state, err, l)
+	}
+	for n := range b {
+		if _, _, err := decodeLedger(b[:n]); err == nil {
+			t.Errorf("%d of %d bytes are a ledger", n, len(b))
+		}
+	}
+}
+
+func TestLeaderCountsFromWhatItHeard(t *testing.T) {
+	const second = int64(time.Second)
+	cfg := Config{Beat: time.Second / 2, Lease: 4 * time.Second, Expel: 6 * time.Second, LeaderLease: time.Second / 2}
+	r := &reign{seen: map[sheep.Incarnation]int64{}, doomed: map[sheep.Incarnation]bool{}}
+	seats := seatsOf("a b")
+	gone := func(now int64) []sheep.Incarnation {
+		var all []sheep.Incarnation
+		for who := range r.silent(seats, cfg, now) {
+			all = append(all, who)
+		}
+		return all
+	}
+	r.looked = 100 * second
+	for now := 100 * second; now < 100*second+6*second+second/2; now += second / 2 {
+		if g := gone(now); len(g) != 0 {
+			t.Fatalf("%v are gone %v after the election", g, time.Duration(now-100*second))
+		}
+		r.seen[1] = now
+	}
+	now := 106*second + second/2
+	if g := gone(now); len(g) != 1 || g[0] != 2 {
+		t.Errorf("%v are gone, want the one that was never heard of", g)
+	}
+	if r.hear(2) {
+		t.Error("a doomed member is heard")
+	}
+	if !r.hear(1) {
+		t.Error("a living member is not heard")
+	}
+	r.doomed, r.seen = map[sheep.Incarnation]bool{}, map[sheep.Incarnation]int64{1: now, 2: now}
+	if g := gone(now + 3600*second); len(g) != 0 {
+		t.Errorf("%v are gone because the leader slept", g)
+	}
+}
+
+func FuzzDecodeCommand(f *testing.F) {
+	f.Add(command{kind: commandJoin, who: 1, time: 2, id: "abc", data: []byte("hello")}.append(nil))
+	f.Add(command{kind: commandReign, reign: 5}.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := decodeCommand(b)
+		if err == nil && !bytes.Equal(c.append(nil), b) {
+			t.Errorf("%x decodes to %+v, which is %x", b, c, c.append(nil))
+		}
+	})
+}
+
+func FuzzDecodeLedger(f *testing.F) {
+	l := ledger{raft: 1, index: 2, kingdom: kingdom{[16]byte{3}, 4}, seats: []seat{{5, "a", 6}}, departed: []sheep.Incarnation{7}}
+	f.Add(append(l.append(nil), "state"...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, state, err := decodeLedger(b)
+		if err == nil && !bytes.Equal(append(l.append(nil), state...), b) {
+			t.Errorf("%x decodes to another ledger", b)
+		}
+	})
+}
+
+func TestLogStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "raft.db")
+	s, err := openLogStore(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := s.FirstIndex(); first != 0 || err != nil {
+		t.Errorf("an empty log begins with %d (%v)", first, err)
+	}
+	var logs []*raft.Log
+	for i := range uint64(1000) {
+		logs = append(logs, &raft.Log{
+			Index: i + 1, Term: i/100 + 1, Type: raft.LogType(i % 3),
+			Data: bytes.Repeat([]byte{byte(i)}, int(i%300)), AppendedAt: time.Unix(int64(i)+1, 5),
+		})
+	}
+	if err := s.StoreLogs(logs); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(1, 700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteRange(951, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetUint64([]byte("term"), 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openLogStore(path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	first, _ := s.FirstIndex()
+	last, _ := s.LastIndex()
+	if first != 701 || last != 950 {
+		t.Errorf("the log has the entries %d to %d, want 701 to 950", first, last)
+	}
+	for i := first; i <= last; i++ {
+		var got raft.Log
+		if err := s.GetLog(i, &got); err != nil {
+			t.Fatal(err)
+		}
+		want := *logs[i-1]
+		if !got.AppendedAt.Equal(want.AppendedAt) || got.Term != want.Term || got.Type != want.Type || !bytes.Equal(got.Data, want.Data) {
+			t.Fatalf("entry %d is %+v, was %+v", i, got, want)
+		}
+	}
+	if err := s.GetLog(700, new(raft.Log)); !errors.Is(err, raft.ErrLogNotFound) {
+		t.Errorf("a deleted entry: %v", err)
+	}
+	if n, err := s.GetUint64([]byte("term")); n != 1<<40 || err != nil {
+		t.Errorf("term %d (%v)", n, err)
+	}
+	if _, err := openLogStore(path); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("a second one opens: %v", err)
+	}
+}
+
+func TestRottenLogEntryIsRefused(t *testing.T) {
+	b := appendLog(nil, &raft.Log{Term: 3, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("ext")})
+	var l raft.Log
+	if err := decodeLog(b, &l); err != nil || string(l.Data) != "data" || string(l.Extensions) != "ext" {
+		t.Fatalf("decoded %+v (%v)", l, err)
+	}
+	for i := range b {
+		bad := bytes.Clone(b)
+		bad[i] ^= 0x10
+		if err := decodeLog(bad, &l); !errors.Is(err, errRot) {
+			t.Errorf("byte %d flipped: %v", i, err)
+		}
+	}
+}
+
+// TestStreamsNeedTheKey connects both ends with several keys and looks at what
+// goes over the wire.
+func TestStreamsNeedTheKey(t *testing.T) {
+	tests := []struct {
+		name           string
+		client, server string
+		ok             bool
+	}{
+		{"the same key", "0123456789abcdef", "0123456789abcdef", true},
+		{"another key", "0123456789abcdef", "0123456789abcdeF", false},
+		{"a client without a key", "", "0123456789abcdef", false},
+		{"a server without a key", "0123456789abcdef", "", false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			a, b := net.Pipe()
+			defer a.Close()
+			wire := &tapped{Conn: b}
+			sa, err := newSecrets([]byte(test.client))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sb, err := newSecrets([]byte(test.server))
+			if err != nil {
+				t.Fatal(err)
+			}
+			const text = "a very secret sentence"
+			go func() {
+				defer a.Close()
+				if conn, err := sa.client(ctx, a); err == nil {
+					io.WriteString(conn, text)
+				}
+			}()
+			got := make([]byte, len(text))
+			conn, err := sb.server(ctx, wire)
+			if err == nil {
+				_, err = io.ReadFull(conn, got)
+			}
+			if ok := err == nil && string(got) == text; ok != test.ok {
+				t.Errorf("read %q (%v)", got, err)
+			}
+			if test.client != "" && bytes.Contains(wire.seen.Bytes(), []byte(text)) {
+				t.Error("the text can be read on the wire")
+			}
+		})
+	}
+}
+
+// tapped is a connection whose bytes are seen.
+type tapped struct {
+	net.Conn
+	seen bytes.Buffer
+}
+
+func (c *tapped) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.seen.Write(p[:n])
+	return n, err
+}
