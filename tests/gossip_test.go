@@ -90,6 +90,13 @@ func without(n, gone int) []int {
 func TestGossipClusterSurvives(t *testing.T) {
 	h := startHosts(t, 5, 3)
 	all := hostsUpTo(5)
+	h.Until("five voters, one of whom leads", func(context.Context) error {
+		got := h.Dog(2, nil, "cluster", "members", "-r")
+		if strings.Count(got, " leader ") != 1 || strings.Count(got, " voter ") != 4 || strings.Count(got, " ok\n") != 5 {
+			return errors.New(got)
+		}
+		return nil
+	})
 	data := noise(9 << 20)
 	h.Dog(1, nil, "vdi", "create", "disk", "32M")
 	h.Dog(1, data, "vdi", "write", "disk", "0", "9M")

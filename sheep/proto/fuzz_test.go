@@ -170,6 +170,15 @@ func FuzzNode(f *testing.F) {
 	})
 }
 
+func FuzzPeerStates(f *testing.F) {
+	seed(f, proto.AppendPeerStates(nil, []proto.PeerState{{Node: node(), Silent: 5, Bits: proto.PeerVoter}}))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		checkRoundTrip(t, in, proto.DecodePeerStates,
+			func(p []proto.PeerState, b []byte) []byte { return proto.AppendPeerStates(b, p) },
+			every(0, proto.PeerStateSize, len(in)/proto.PeerStateSize, nodePads()...))
+	})
+}
+
 func FuzzWaitingList(f *testing.F) {
 	w := proto.WaitingList{Total: 7, Objects: []proto.WaitingObject{{ID: 5 << 32, Since: 9, Reason: "a node is absent"}, {ID: 6 << 32}}}
 	seed(f, w.Append(nil))

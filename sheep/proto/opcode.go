@@ -81,6 +81,7 @@ const (
 // Our own opcodes of administration: never renumber.
 const (
 	OpGetWaiting Opcode = 0xCE // reply: WaitingList
+	OpGetMembers Opcode = 0xCF // reply: PeerStates, from the leader of the cluster
 )
 
 // Our own opcodes between daemons: never renumber.
@@ -210,6 +211,7 @@ var ops = [256]opInfo{
 	OpGetVNodes:          {"GET_VNODES", ClassInternal, ScopeLocal, false, false},
 
 	OpGetWaiting: {"GET_WAITING", ClassInternal, ScopeLocal, false, false},
+	OpGetMembers: {"GET_MEMBERS", ClassInternal, ScopeLocal, true, false},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

@@ -113,3 +113,12 @@ func (c *Cluster) Disks(ctx context.Context, addr string) ([]proto.Disk, error) 
 	}
 	return proto.DecodeDiskTable(data)
 }
+
+// Members returns the nodes of the cluster as its leader sees them.
+func (c *Cluster) Members(ctx context.Context) ([]proto.PeerState, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetMembers, Into: make([]byte, proto.MaxNodes*proto.PeerStateSize)})
+	if err != nil {
+		return nil, err
+	}
+	return proto.DecodePeerStates(data)
+}

@@ -114,6 +114,10 @@ type Table interface {
 	UsedBitmap() []byte
 	DeletedBitmap() []byte
 	Lease() error // nil while this node may answer
+
+	// Peers returns the nodes as the leader of the cluster sees them, or
+	// sheep.ErrNotSupported if the cluster has no leader.
+	Peers(ctx context.Context) ([]cluster.Peer, error)
 }
 
 // Commands change the cluster. Each returns when it is applied here.

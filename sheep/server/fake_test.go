@@ -265,6 +265,13 @@ func (c fakeCluster) View() *cluster.View {
 	return c.w.view
 }
 
+func (c fakeCluster) Peers(context.Context) ([]cluster.Peer, error) {
+	return []cluster.Peer{
+		{ID: "x", Addr: "127.0.0.1:7900", Member: c.View().Members[0].Incarnation, Voter: true, Leader: true},
+		{ID: "y", Addr: "127.0.0.1:7901", Suspect: true, Silent: 9},
+	}, nil
+}
+
 func (c fakeCluster) VDI(id sheep.VDIID) (sheep.VDI, bool) {
 	i := slices.IndexFunc(c.w.vdis, func(v sheep.VDI) bool { return v.ID == id })
 	if i < 0 {

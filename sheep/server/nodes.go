@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"path/filepath"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
@@ -41,6 +44,43 @@ func (d *Daemon) self() sheep.Node {
 		return v.Nodes[v.Self]
 	}
 	return d.Hello.Node
+}
+
+// membersPatience bounds the wait for the leader's word about the members.
+const membersPatience = 5 * time.Second
+
+// getMembers serves GET_MEMBERS.
+func (d *Daemon) getMembers(r *Request) {
+	ctx, cancel := context.WithTimeout(r.Ctx, membersPatience)
+	defer cancel()
+	peers, err := d.Cluster.Peers(ctx)
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	v := d.Cluster.View()
+	var states []proto.PeerState
+	for _, p := range peers[:min(len(peers), int(r.Header.Room())/proto.PeerStateSize)] {
+		states = append(states, peerState(v, p))
+	}
+	r.Reply(proto.Response{}, proto.AppendPeerStates(nil, states))
+}
+
+func peerState(v *cluster.View, p cluster.Peer) proto.PeerState {
+	s := proto.PeerState{Silent: p.Silent}
+	if m, ok := v.Member(p.Member); ok {
+		s.Node, s.Bits = m.Node, proto.PeerMember
+	} else if addr, err := netip.ParseAddrPort(p.Addr); err == nil {
+		s.Node.Addr = addr
+	}
+	for bit, on := range map[uint8]bool{
+		proto.PeerVoter: p.Voter, proto.PeerLeader: p.Leader, proto.PeerSuspect: p.Suspect,
+	} {
+		if on {
+			s.Bits |= bit
+		}
+	}
+	return s
 }
 
 // killNode serves KILL_NODE: the answer is sent while the daemon stops.

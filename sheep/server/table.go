@@ -83,6 +83,7 @@ func operations() [256]operation {
 
 		proto.OpStat:         quick((*Daemon).stat, proto.StatSize),
 		proto.OpStatRecovery: quick((*Daemon).statRecovery, proto.RecoveryStateSize),
+		proto.OpGetMembers:   slow((*Daemon).getMembers, 0),
 		proto.OpGetWaiting:   quick((*Daemon).getWaiting, proto.WaitingRoom),
 		proto.OpGetRecovery:  quick((*Daemon).getRecovery, proto.ThrottleSize),
 		proto.OpSetRecovery:  {run: (*Daemon).setRecovery, min: proto.ThrottleSize, inline: true},

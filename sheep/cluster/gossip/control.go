@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
 )
 
 // What nodes ask each other for, beside what Raft and gossip do: HTTP on
@@ -92,7 +93,7 @@ func (d *Driver) newServer() *http.Server {
 	mux.HandleFunc(pathEnrol, answer(d.enrol))
 	mux.HandleFunc(pathRenew, answer(d.renew))
 	mux.HandleFunc(pathRead, answer(func(ctx context.Context, _ struct{}) (goalAnswer, error) { return d.read(ctx) }))
-	mux.HandleFunc(pathState, answer(func(ctx context.Context, _ struct{}) ([]Peer, error) { return d.state(ctx) }))
+	mux.HandleFunc(pathState, answer(func(ctx context.Context, _ struct{}) ([]cluster.Peer, error) { return d.state(ctx) }))
 	mux.HandleFunc(pathApply, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCommand))
 		if err == nil {

@@ -8,21 +8,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"sheepdog/sheep"
+	"sheepdog/sheep/cluster"
 )
 
-// A Peer is a node of the cluster, as its leader sees it.
-type Peer struct {
-	ID      string            `json:"id"`
-	Addr    string            `json:"addr"`   // of the cluster's traffic
-	Member  sheep.Incarnation `json:"member"` // 0 if it is not a member now
-	Voter   bool              `json:"voter"`
-	Leader  bool              `json:"leader"`
-	Suspect bool              `json:"suspect"` // gossip does not find it, or it has not been heard of for two beats
-	Silent  time.Duration     `json:"silent"`  // since it was heard of last
-}
+var _ cluster.Reporter = (*Driver)(nil)
 
 // state returns who is who; only the leader knows.
-func (d *Driver) state(ctx context.Context) ([]Peer, error) {
+func (d *Driver) state(ctx context.Context) ([]cluster.Peer, error) {
 	r, err := d.reigning()
 	if err != nil {
 		return nil, err
@@ -38,9 +30,9 @@ func (d *Driver) state(ctx context.Context) ([]Peer, error) {
 	suspects := d.gossip.suspects(ids)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var peers []Peer
+	var peers []cluster.Peer
 	for _, s := range servers {
-		p := Peer{
+		p := cluster.Peer{
 			ID: string(s.ID), Addr: string(s.Address),
 			Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == d.home.id,
 			Suspect: suspects[string(s.ID)],
@@ -61,8 +53,8 @@ func (d *Driver) state(ctx context.Context) ([]Peer, error) {
 }
 
 // Peers returns the nodes of the cluster, as its leader sees them.
-func (d *Driver) Peers(ctx context.Context) ([]Peer, error) {
-	var peers []Peer
+func (d *Driver) Peers(ctx context.Context) ([]cluster.Peer, error) {
+	var peers []cluster.Peer
 	err := d.ask(ctx, pathState, struct{}{}, &peers, func() (err error) {
 		peers, err = d.state(ctx)
 		return err

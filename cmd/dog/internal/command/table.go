@@ -120,6 +120,7 @@ func clusterCommands() []command {
 	return []command{
 		{name: "info", about: "show the state and the history of the cluster", options: "aprhvTd", json: true, nodes: true, run: clusterInfo},
 		{name: "health", about: "say how the cluster is, for people and monitors", options: "aphT", json: true, run: clusterHealth},
+		{name: "members", about: "show who decides in a cluster of several machines", options: "aprhT", json: true, run: clusterMembers},
 		{name: "format", about: "make a new, empty cluster of the nodes", options: "bcltaphzTVRfF", nodes: true, run: clusterFormat},
 		{name: "shutdown", about: "stop all daemons", options: "aphT", run: clusterShutdown},
 		{name: "snapshot", about: "save the cluster to a directory, or load it", options: "aphTm", args: "<tag|idx> <path> [vdi1] [vdi2] ...", words: []word{

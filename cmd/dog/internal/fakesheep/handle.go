@@ -5,6 +5,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -90,6 +91,15 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 		return reply{}, proto.Stat{GatewayActive: 1, GatewayTotal: 20, GatewayReads: 3, GatewayWrites: 4, GatewayRx: 4 << 20}.Append(nil), 0
 	case proto.OpStatRecovery:
 		return reply{}, n.recover.Append(nil), 0
+	case proto.OpGetMembers:
+		if len(c.nodes) < 2 {
+			return reply{}, nil, proto.ResultNotSupported
+		}
+		return reply{}, proto.AppendPeerStates(nil, []proto.PeerState{
+			{Node: sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7909")}, Silent: time.Hour, Bits: proto.PeerVoter | proto.PeerSuspect},
+			{Node: c.nodes[1].Node, Silent: 1600 * time.Millisecond, Bits: proto.PeerMember | proto.PeerSuspect},
+			{Node: c.nodes[0].Node, Silent: 120 * time.Millisecond, Bits: proto.PeerMember | proto.PeerVoter | proto.PeerLeader},
+		}), 0
 	case proto.OpGetWaiting:
 		var w proto.WaitingList
 		if n.recover.Active {
