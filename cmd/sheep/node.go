@@ -36,6 +36,9 @@ var errExpelled = errors.New("expelled from the cluster")
 //lint:ignore ST1005 people and scripts know the text
 var errVNodesChanged = errors.New("Designation of before a restart and a vnodes option is different.")
 
+// joinPatience is how long who starts a node waits to hear whether it is let in.
+const joinPatience = 3 * time.Second
+
 // stopPatience bounds the work of a clean stop that needs other nodes.
 const stopPatience = 5 * time.Second
 
@@ -226,12 +229,7 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService
 	})
 	back.Go(func() { _ = n.gateway.Run(inner) })
 	back.Go(func() { _ = n.recovery.Run(inner) })
-	back.Go(func() {
-		if n.cluster.Wait(inner, func(v *cluster.View) bool { return v.Joined }) == nil {
-			n.wasMember.Store(true)
-			ready()
-		}
-	})
+	back.Go(func() { n.awaitMembership(inner, ready) })
 
 	select {
 	case <-ctx.Done():
@@ -253,6 +251,24 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService
 		memberErr = fmt.Errorf("%w: %w", errExpelled, memberErr)
 	}
 	return n.epilogue(errors.Join(frontErr, nbdErr, memberErr))
+}
+
+// awaitMembership calls ready when this node is a member, or has to wait for others
+// that are not there: whoever starts nodes one after the other starts the next.
+func (n *node) awaitMembership(ctx context.Context, ready func()) {
+	joined := func(v *cluster.View) bool { return v.Joined }
+	soon, cancel := context.WithTimeout(ctx, joinPatience)
+	defer cancel()
+	err := n.cluster.Wait(soon, joined)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		n.log.Warn("this node waits for others to let it in")
+		ready()
+		err = n.cluster.Wait(ctx, joined)
+	}
+	if err == nil {
+		n.wasMember.Store(true)
+		ready()
+	}
 }
 
 // hasFailed reports whether the node stops because something of it is broken.
