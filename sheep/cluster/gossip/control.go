@@ -91,7 +91,9 @@ func (d *Driver) newServer() *http.Server {
 		return struct{}{}, d.vouch(q.Term)
 	}))
 	mux.HandleFunc(pathEnrol, answer(d.enrol))
-	mux.HandleFunc(pathRenew, answer(d.renew))
+	mux.HandleFunc(pathRenew, func(w http.ResponseWriter, r *http.Request) {
+		answer(func(ctx context.Context, q renewRequest) (goalAnswer, error) { return d.renew(ctx, q, r.RemoteAddr) })(w, r)
+	})
 	mux.HandleFunc(pathRead, answer(func(ctx context.Context, _ struct{}) (goalAnswer, error) { return d.read(ctx) }))
 	mux.HandleFunc(pathState, answer(func(ctx context.Context, _ struct{}) ([]cluster.Peer, error) { return d.state(ctx) }))
 	mux.HandleFunc(pathApply, func(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type reign struct {
 
 	mu      sync.Mutex
 	seen    map[sheep.Incarnation]int64 // guarded by mu; when members were heard of last
+	hosts   map[string]string           // guarded by mu; by id: from where its member was heard of
 	doomed  map[sheep.Incarnation]bool  // guarded by mu; their leaves are being logged
 	invited map[string]int64            // guarded by mu; when nodes asked to be let in
 	absent  map[string]int64            // guarded by mu; since when voters have had no seat
@@ -76,7 +78,7 @@ func (d *Driver) lead(ctx context.Context) {
 func (d *Driver) begin() (*reign, error) {
 	r := &reign{
 		number: randomNumber(),
-		seen:   map[sheep.Incarnation]int64{}, doomed: map[sheep.Incarnation]bool{},
+		seen:   map[sheep.Incarnation]int64{}, hosts: map[string]string{}, doomed: map[sheep.Incarnation]bool{},
 		invited: map[string]int64{}, absent: map[string]int64{},
 	}
 	c := command{
@@ -158,16 +160,23 @@ func (r *reign) silent(seats []seat, cfg Config, now int64) map[sheep.Incarnatio
 	return gone
 }
 
-// hear notes that a member was heard of now. It reports false if the member is
-// being expelled.
-func (r *reign) hear(who sheep.Incarnation) bool {
+// hear notes that a member was heard of now, from an address. It reports false
+// if the member is being expelled.
+func (r *reign) hear(who sheep.Incarnation, id, from string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.doomed[who] {
 		return false
 	}
 	r.seen[who] = boottime()
+	r.hosts[id] = hostOf(from)
 	return true
+}
+
+// hostOf returns the host of an address, or an empty string for this process.
+func hostOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	return host
 }
 
 // adjust takes a step towards the right voters.

@@ -59,7 +59,7 @@ func (d *Driver) renewOwn(ctx context.Context, ahead *goal) error {
 	q := renewRequest{d.inc}
 	var a goalAnswer
 	err := d.ask(ctx, pathRenew, q, &a, func() (err error) {
-		a, err = d.renew(ctx, q)
+		a, err = d.renew(ctx, q, "")
 		return err
 	})
 	if err != nil {
@@ -91,19 +91,19 @@ func (d *Driver) reached(index uint64) bool {
 }
 
 // renew renews the lease of a member; only the leader does.
-func (d *Driver) renew(ctx context.Context, q renewRequest) (goalAnswer, error) {
+func (d *Driver) renew(ctx context.Context, q renewRequest, from string) (goalAnswer, error) {
 	r, err := d.reigning()
 	if err != nil {
 		return goalAnswer{}, err
 	}
 	d.mu.Lock()
-	_, member := d.ledger.seat(q.Member)
+	s, member := d.ledger.seat(q.Member)
 	last := d.ledger.raft
 	d.mu.Unlock()
 	if !member {
 		return goalAnswer{}, errDeparted
 	}
-	if !r.hear(q.Member) {
+	if !r.hear(q.Member, s.id, from) {
 		return goalAnswer{}, errors.New("the member is being expelled")
 	}
 	return goalAnswer{last}, d.confirm(ctx, r)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -108,7 +107,7 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 	}
 	d.nudge.tell(d.raft)
 	if c.kind == commandJoin {
-		r.hear(c.who)
+		r.hear(c.who, c.id, from)
 	}
 	if err, ok := f.Response().(error); ok {
 		return err
@@ -117,21 +116,22 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 }
 
 // awaitFormer waits until the former life of a node that joins is over for
-// certain. On the same machine it is: its log was locked. Elsewhere somebody
-// may have copied the store directory.
+// certain. If it was heard of from the same host, it is: its log was locked. From
+// another one, somebody may have copied the store directory, and both live.
 func (d *Driver) awaitFormer(ctx context.Context, r *reign, c command, from string) error {
 	for _, s := range d.seats() {
-		if s.id != c.id || s.who == c.who || sameHost(from, d.addressIn(c.id)) {
+		if s.id != c.id || s.who == c.who {
 			continue
 		}
 		r.mu.Lock()
 		seen, heard := r.seen[s.who]
+		host := r.hosts[s.id]
 		r.mu.Unlock()
-		if !heard {
-			seen = boottime()
+		if !heard { // this leader is new; where it was reached is the best that there is
+			seen, host = boottime(), hostOf(d.addressIn(c.id))
 		}
 		left := time.Duration(seen + int64(d.cfg.Expel) - boottime())
-		if left <= 0 {
+		if from == "" || host == hostOf(from) || left <= 0 {
 			continue
 		}
 		select {
@@ -146,12 +146,6 @@ func (d *Driver) awaitFormer(ctx context.Context, r *reign, c command, from stri
 // addressIn returns the address of a node in Raft's configuration.
 func (d *Driver) addressIn(id string) string {
 	return string(d.configured(d.servers(), raft.ServerID(id)))
-}
-
-func sameHost(a, b string) bool {
-	hostA, _, errA := net.SplitHostPort(a)
-	hostB, _, errB := net.SplitHostPort(b)
-	return a == "" || errA == nil && errB == nil && hostA == hostB
 }
 
 // Sync implements cluster.Driver.

@@ -24,7 +24,7 @@ import (
 // does not.
 func servers(words string) []raft.Server {
 	var all []raft.Server
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		id, follows := strings.CutSuffix(w, "-")
 		s := raft.Server{ID: raft.ServerID(id)}
 		if follows {
@@ -82,7 +82,7 @@ func TestElectorate(t *testing.T) {
 					e.absent[string(s.ID)] = test.absent
 				}
 			}
-			for _, id := range strings.Fields(test.invited) {
+			for id := range strings.FieldsSeq(test.invited) {
 				e.invited[id] = true
 			}
 			step, ok := e.next()
@@ -172,10 +172,11 @@ func TestLeaderCountsFromWhatItHeard(t *testing.T) {
 	if g := gone(now); len(g) != 1 || g[0] != 2 {
 		t.Errorf("%v are gone, want the one that was never heard of", g)
 	}
-	if r.hear(2) {
+	r.hosts = map[string]string{}
+	if r.hear(2, "b", "10.0.0.2:1") {
 		t.Error("a doomed member is heard")
 	}
-	if !r.hear(1) {
+	if !r.hear(1, "a", "10.0.0.1:1") || r.hosts["a"] != "10.0.0.1" {
 		t.Error("a living member is not heard")
 	}
 	r.doomed, r.seen = map[sheep.Incarnation]bool{}, map[sheep.Incarnation]int64{1: now, 2: now}
