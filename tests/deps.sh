@@ -13,6 +13,7 @@ needed=(
 	nbdkit:nbdkit qemu-nbd:qemu-utils
 	qemu-system-x86_64:qemu-system-x86 python3:python3
 	gcc:gcc
+	ip:iproute2 nsenter:util-linux unshare:util-linux
 )
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 packages=()
