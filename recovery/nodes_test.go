@@ -166,6 +166,36 @@ func TestASurplusCopyThatMissedWritesIsNotBelieved(t *testing.T) {
 	})
 }
 
+// TestANodeThatCameAndWentUnusedIsNotWaitedFor: three holders start, none looks at
+// its copy, and one goes again. The others know that nothing was answered meanwhile.
+func TestANodeThatCameAndWentUnusedIsNotWaitedFor(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ref, gateway := reference(0), w.machines[5].life
+		if err := gateway.fan.Write(gateway.ctx, ref, &sheep.Write{Data: content(7), Durable: true}); err != nil {
+			t.Fatal(err)
+		}
+		settle(w)
+		w.disable(true)
+		holders := w.holders(ref)
+		for _, m := range holders {
+			w.stop(m, false)
+		}
+		for _, m := range holders {
+			w.start(m, false)
+		}
+		w.begin()
+		time.Sleep(time.Second)
+		w.stop(holders[0], false)
+		w.begin()
+		p := make([]byte, slotSize)
+		ctx, cancel := context.WithTimeout(gateway.ctx, time.Minute)
+		defer cancel()
+		if err := gateway.fan.Read(ctx, ref, p, 0); err != nil || p[0] != 7 {
+			t.Errorf("read version %d, %v; want 7", p[0], err)
+		}
+	})
+}
+
 // disable switches recovery in the background off or on, from the next epoch on.
 func (w *world) disable(yes bool) {
 	w.mu.Lock()

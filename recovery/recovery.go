@@ -88,6 +88,8 @@ type Recoverer struct {
 	view     *cluster.View                   // guarded by mu; nil before the first
 	complete sheep.Epoch                     // this node was complete for it in this life; 0 if never
 	claimed  sheep.Epoch                     // the store's durable word of the last life
+	past     sheep.Epoch                     // the newest epoch of lives before this one
+	first    sheep.Epoch                     // that this life has been a member in; 0 before
 	verified map[sheep.ObjectID]sheep.Epoch  // verified one by one since complete
 	suspects map[sheep.ObjectID]sheep.Epoch  // hot when a member left; the epoch they were current in
 	bad      map[sheep.ObjectID]bool         // could not be read or written
@@ -112,6 +114,7 @@ func New(self netip.AddrPort, st *store.Store, rep *replica.Replica, peers Peers
 	return &Recoverer{
 		self: self, store: st, replica: rep, peers: peers, cluster: c, workers: cfg.Workers, failed: cfg.Failed, log: cfg.Log,
 		claimed:  st.Complete(),
+		past:     st.LatestEpoch(),
 		verified: make(map[sheep.ObjectID]sheep.Epoch),
 		suspects: make(map[sheep.ObjectID]sheep.Epoch),
 		bad:      make(map[sheep.ObjectID]bool),
@@ -128,6 +131,9 @@ func (r *Recoverer) Install(v *cluster.View) {
 	defer r.mu.Unlock()
 	old := r.view
 	r.view = v
+	if r.first == 0 && v.Self >= 0 && v.Joined && v.Status == cluster.OK {
+		r.first = max(v.Epoch, r.past+1)
+	}
 	if old != nil && old.Epoch != v.Epoch {
 		r.settled.Store(0)
 		if r.pending == 0 && anyLeft(old, v) {
@@ -148,6 +154,7 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	clear(r.rings)
 	clear(r.members)
 	r.complete, r.claimed, r.pending = e, e, 0
+	r.past, r.first = 0, 0
 	r.settled.Store(0)
 	r.waiting.keep(nil)
 	r.wake()
@@ -175,6 +182,7 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Bad = s.Exists && (err != nil || short || r.bad[id] || r.store.Bad(id))
+	s.Member = r.first
 	if r.view == nil || s.Bad {
 		return s
 	}

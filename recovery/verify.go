@@ -119,7 +119,12 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 // because this one has started again, too.
 func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) error {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
-	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) string { return r.absent(ctx, view, e) })
+	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) string {
+		if r.unchanged(ctx, id, view, e, members, copies) {
+			return ""
+		}
+		return r.absent(ctx, view, e)
+	})
 	if err != nil {
 		return err
 	}
@@ -177,12 +182,39 @@ func (r *Recoverer) stateOf(ctx context.Context, n sheep.Node, view *cluster.Vie
 		r.replica.NoteBusy()
 	}
 	return replica.State{
-		ID: s.ID, Written: s.WriteEpoch, Current: s.TrustedEpoch,
+		ID: s.ID, Written: s.WriteEpoch, Current: s.TrustedEpoch, Member: s.MemberEpoch,
 		Exists:  s.Bits&proto.CopyExists != 0,
 		Trusted: s.Bits&proto.CopyTrusted != 0,
 		Hot:     s.Bits&proto.CopyIntent != 0,
 		Bad:     s.Bits&proto.CopyBad != 0,
 	}, nil
+}
+
+// unchanged reports whether it is certain that no change of id was answered in
+// epoch e: a node that was to hold it has been a member since then, and has a copy
+// that was not written in e. Every change is answered by all holders, which take
+// note of its epoch.
+func (r *Recoverer) unchanged(ctx context.Context, id sheep.ObjectID, view *cluster.View, e sheep.Epoch, members []sheep.Node, copies []candidate) bool {
+	if r.nodesOf(ctx, view, e) == nil { // which records them
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.view.Epoch != view.Epoch {
+		return false
+	}
+	ring, nodes := r.ringLocked(e)
+	if ring == nil {
+		return false
+	}
+	holders := ring.Place(id, r.policy(id).Width())
+	for i, c := range copies {
+		lived := c.Exists && !c.Bad && c.Written < e && c.Member != 0 && c.Member <= e
+		if lived && slices.ContainsFunc(holders, func(at int) bool { return nodes[at].Addr == members[i].Addr }) {
+			return true
+		}
+	}
+	return false
 }
 
 // absent names the members of epoch e that are no members of view, or says that

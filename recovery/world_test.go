@@ -362,7 +362,7 @@ func (n wires) Stat(ctx context.Context, p client.Peer, e sheep.Epoch, ids []she
 		states, err := l.replica.States(l.ctx, e, ids)
 		var all []proto.CopyState
 		for _, s := range states {
-			c := proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
+			c := proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current, MemberEpoch: s.Member}
 			for bit, on := range map[proto.CopyBits]bool{
 				proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad, proto.CopyBusy: s.Busy,
 			} {

@@ -41,7 +41,7 @@ func (c copies) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID)
 	}
 	out := make([]proto.CopyState, len(states))
 	for i, s := range states {
-		out[i] = proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current}
+		out[i] = proto.CopyState{ID: s.ID, WriteEpoch: s.Written, TrustedEpoch: s.Current, MemberEpoch: s.Member}
 		for bit, on := range map[proto.CopyBits]bool{
 			proto.CopyExists: s.Exists, proto.CopyTrusted: s.Trusted, proto.CopyIntent: s.Hot, proto.CopyBad: s.Bad,
 			proto.CopyBusy: s.Busy,

@@ -303,9 +303,9 @@ func TestPeerRecords(t *testing.T) {
 		t.Errorf("decoded %+v, %v", got, err)
 	}
 
-	c := proto.CopyState{ID: 0x0102030405060708, WriteEpoch: 0x11121314, TrustedEpoch: 0x21222324, Bits: proto.CopyTrusted}
+	c := proto.CopyState{ID: 0x0102030405060708, WriteEpoch: 0x11121314, TrustedEpoch: 0x21222324, MemberEpoch: 0x31323334, Bits: proto.CopyTrusted}
 	b = c.Append(nil)
-	checkBytes(t, b, 24, span{0, "0807060504030201 14131211 24232221 02"})
+	checkBytes(t, b, 24, span{0, "0807060504030201 14131211 24232221 34333231 02"})
 	if got, err := proto.DecodeCopyStates(append(b, b...)); err != nil || len(got) != 2 || got[1] != c {
 		t.Errorf("decoded %+v, %v", got, err)
 	}

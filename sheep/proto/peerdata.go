@@ -132,12 +132,14 @@ const (
 //	     0     8  object
 //	     8     4  epoch of the latest write that the copy has
 //	    12     4  epoch that the copy is trusted from
-//	    16     1  bits
-//	    17     7  padding, zero
+//	    16     4  first epoch that the answering daemon has been a member in
+//	    20     1  bits
+//	    21     3  padding, zero
 type CopyState struct {
 	ID           sheep.ObjectID
 	WriteEpoch   sheep.Epoch
 	TrustedEpoch sheep.Epoch
+	MemberEpoch  sheep.Epoch
 	Bits         CopyBits
 }
 
@@ -146,7 +148,7 @@ func DecodeCopyState(b []byte) (CopyState, error) {
 	if len(b) < CopyStateSize {
 		return CopyState{}, short("copy state", len(b), CopyStateSize)
 	}
-	if [7]byte(b[17:]) != ([7]byte{}) {
+	if [3]byte(b[21:]) != ([3]byte{}) {
 		return CopyState{}, fmt.Errorf("%w: padding of a copy state", ErrMalformed)
 	}
 	le := binary.LittleEndian
@@ -154,7 +156,8 @@ func DecodeCopyState(b []byte) (CopyState, error) {
 		ID:           sheep.ObjectID(le.Uint64(b[0:])),
 		WriteEpoch:   sheep.Epoch(le.Uint32(b[8:])),
 		TrustedEpoch: sheep.Epoch(le.Uint32(b[12:])),
-		Bits:         CopyBits(b[16]),
+		MemberEpoch:  sheep.Epoch(le.Uint32(b[16:])),
+		Bits:         CopyBits(b[20]),
 	}, nil
 }
 
@@ -164,7 +167,8 @@ func (c CopyState) Append(b []byte) []byte {
 	b = le.AppendUint64(b, uint64(c.ID))
 	b = le.AppendUint32(b, uint32(c.WriteEpoch))
 	b = le.AppendUint32(b, uint32(c.TrustedEpoch))
-	return append(b, byte(c.Bits), 0, 0, 0, 0, 0, 0, 0)
+	b = le.AppendUint32(b, uint32(c.MemberEpoch))
+	return append(b, byte(c.Bits), 0, 0, 0)
 }
 
 // DecodeCopyStates decodes b, which must be a whole number of records.

@@ -72,6 +72,7 @@ type State struct {
 	Busy    bool        // the node serves clients at the moment
 	Written sheep.Epoch // epoch of the latest write
 	Current sheep.Epoch // the last epoch for which the copy was known to be current
+	Member  sheep.Epoch // the first epoch that this life of the node has been a member in; 0 if unknown
 }
 
 // A Replica serves the copies that this node holds.
