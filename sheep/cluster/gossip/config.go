@@ -25,12 +25,12 @@ type Config struct {
 	Seeds     []string       // "host:port" of members; none begins a new cluster
 	Key       []byte         // what all members share, or nil for no encryption
 
-	Beat        time.Duration // between renewals of the lease; 500 ms if 0
-	Lease       time.Duration // how long a member may answer after it asked for a renewal; 4 s if 0
-	Expel       time.Duration // without being asked, after which a member is expelled; 6 s if 0. More than Lease
-	LeaderLease time.Duration // how long Raft's leader goes on without a majority; 500 ms if 0
-	Election    time.Duration // without a leader, after which Raft elects one; 1 s if 0. At least LeaderLease
-	Forget      time.Duration // after which an absent voter that nobody replaces counts no more; 1 min if 0
+	Heartbeat       time.Duration // between renewals of the lease; 500 ms if 0
+	Lease           time.Duration // how long a member may answer after it asked for a renewal; 4 s if 0
+	ExpelAfter      time.Duration // without being asked, after which a member is expelled; 6 s if 0. More than Lease
+	LeaderLease     time.Duration // how long Raft's leader goes on without a majority; 500 ms if 0
+	ElectionTimeout time.Duration // without a leader, after which Raft elects one; 1 s if 0. At least LeaderLease
+	VoterTimeout    time.Duration // after which an absent voter that nobody replaces counts no more; 1 min if 0
 
 	SnapshotAfter uint64 // entries between two snapshots; 8192 if 0
 	Trailing      uint64 // entries that a snapshot leaves in the log; 10240 if 0
@@ -44,12 +44,12 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.Beat, 500*time.Millisecond)
+	def(&c.Heartbeat, 500*time.Millisecond)
 	def(&c.Lease, 4*time.Second)
-	def(&c.Expel, 6*time.Second)
+	def(&c.ExpelAfter, 6*time.Second)
 	def(&c.LeaderLease, 500*time.Millisecond)
-	def(&c.Election, time.Second)
-	def(&c.Forget, time.Minute)
+	def(&c.ElectionTimeout, time.Second)
+	def(&c.VoterTimeout, time.Minute)
 	if c.SnapshotAfter == 0 {
 		c.SnapshotAfter = 8192
 	}
@@ -64,12 +64,12 @@ func (c Config) withDefaults() Config {
 
 func (c Config) check() error {
 	switch {
-	case c.Expel <= c.Lease:
-		return fmt.Errorf("%w: expulsion after %v, lease of %v", sheep.ErrInvalid, c.Expel, c.Lease)
-	case c.Lease <= 2*c.Beat:
-		return fmt.Errorf("%w: lease of %v, renewed every %v", sheep.ErrInvalid, c.Lease, c.Beat)
-	case c.Election < c.LeaderLease:
-		return fmt.Errorf("%w: election after %v, leader's lease of %v", sheep.ErrInvalid, c.Election, c.LeaderLease)
+	case c.ExpelAfter <= c.Lease:
+		return fmt.Errorf("%w: expulsion after %v, lease of %v", sheep.ErrInvalid, c.ExpelAfter, c.Lease)
+	case c.Lease <= 2*c.Heartbeat:
+		return fmt.Errorf("%w: lease of %v, renewed every %v", sheep.ErrInvalid, c.Lease, c.Heartbeat)
+	case c.ElectionTimeout < c.LeaderLease:
+		return fmt.Errorf("%w: election after %v, leader's lease of %v", sheep.ErrInvalid, c.ElectionTimeout, c.LeaderLease)
 	case !c.Advertise.Addr().IsValid() || c.Advertise.Addr().IsUnspecified():
 		return fmt.Errorf("%w: no address for the cluster's traffic", sheep.ErrInvalid)
 	}

@@ -22,12 +22,12 @@ var loopback = netip.MustParseAddr("127.0.0.1")
 func hasty() gossip.Config {
 	return gossip.Config{
 		Bind: netip.AddrPortFrom(loopback, 0), Advertise: netip.AddrPortFrom(loopback, 0),
-		Beat:        100 * time.Millisecond,
-		Lease:       1500 * time.Millisecond,
-		Expel:       3 * time.Second,
-		LeaderLease: 300 * time.Millisecond,
-		Election:    500 * time.Millisecond,
-		Log:         slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level()})),
+		Heartbeat:       100 * time.Millisecond,
+		Lease:           1500 * time.Millisecond,
+		ExpelAfter:      3 * time.Second,
+		LeaderLease:     300 * time.Millisecond,
+		ElectionTimeout: 500 * time.Millisecond,
+		Log:             slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level()})),
 	}
 }
 
@@ -38,9 +38,9 @@ func level() slog.Level {
 	return slog.LevelError
 }
 
-// seat takes the first node directory of place that no process uses. A process
+// member takes the first node directory of place that no process uses. A process
 // that takes that of a dead one is its next life.
-func seat(place string) (dir string, others []string) {
+func member(place string) (dir string, others []string) {
 	for i := 0; ; i++ {
 		dir := filepath.Join(place, fmt.Sprint(i))
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -59,7 +59,7 @@ func seat(place string) (dir string, others []string) {
 
 func TestMain(m *testing.M) {
 	os.Exit(clustertest.Main(m, func(place string) cluster.Driver {
-		dir, others := seat(place)
+		dir, others := member(place)
 		cfg := hasty()
 		cfg.Dir = dir
 		for _, other := range others {
@@ -80,7 +80,7 @@ func TestDriver(t *testing.T) {
 	clustertest.Drivers(t, clustertest.Suite{
 		Place:  func(t *testing.T) string { return t.TempDir() },
 		Lease:  hasty().Lease,
-		Expel:  hasty().Expel + time.Second,
+		Expel:  hasty().ExpelAfter + time.Second,
 		Steady: 4, // and a fifth voter that may die
 	})
 }

@@ -17,15 +17,15 @@ import (
 )
 
 // What nodes ask each other for, beside what Raft and gossip do: HTTP on
-// streams of the port.
+// streams of the mux.
 const (
-	pathLeader = "/1/leader" // of anybody: who leads
-	pathVouch  = "/1/vouch"  // of a voter: that it knows of no newer leader
-	pathEnrol  = "/1/enrol"  // of the leader: to follow the log
-	pathApply  = "/1/apply"  // of the leader: to log a command, which is the body
-	pathRenew  = "/1/renew"  // of the leader: the lease of a member
-	pathRead   = "/1/read"   // of the leader: how far the log goes
-	pathState  = "/1/state"  // of the leader: who is who
+	pathLeader    = "/1/leader"     // of anybody: who leads
+	pathTerm      = "/1/term"       // of a voter: that it knows of no newer leader
+	pathAddServer = "/1/add-server" // of the leader: to follow the log
+	pathApply     = "/1/apply"      // of the leader: to log a command, which is the body
+	pathRenew     = "/1/renew"      // of the leader: the lease of a member
+	pathReadIndex = "/1/read-index" // of the leader: how far the log goes
+	pathPeers     = "/1/peers"      // of the leader: the nodes and how they are
 )
 
 // maxAnswer bounds an answer.
@@ -36,24 +36,24 @@ type (
 		ID   string `json:"id"` // empty if nobody is known to lead
 		Addr string `json:"addr"`
 	}
-	vouchRequest struct {
+	termRequest struct {
 		ID   string `json:"id"` // who is asked
 		Term uint64 `json:"term"`
 	}
-	enrolRequest struct {
+	addServerRequest struct {
 		ID      string `json:"id"`
 		Addr    string `json:"addr"`
-		Born    int64  `json:"born"` // as in a calling
-		Kingdom []byte `json:"kingdom"`
+		Started int64  `json:"started"` // see nodeMeta
+		Cluster []byte `json:"cluster"`
 	}
-	enrolAnswer struct {
-		Kingdom []byte `json:"kingdom"`
+	addServerAnswer struct {
+		Cluster []byte `json:"cluster"`
 	}
 	renewRequest struct {
 		Member sheep.Incarnation `json:"member"`
 	}
-	goalAnswer struct {
-		Raft uint64 `json:"raft"` // Raft's index of the last command
+	indexAnswer struct {
+		Index uint64 `json:"index"` // Raft's, of the last command
 	}
 )
 
@@ -61,7 +61,7 @@ type (
 var errOtherCluster = errors.New("belongs to another cluster")
 
 // The errors that HTTP carries, and how.
-var carried = []struct {
+var statuses = []struct {
 	status int
 	err    error
 }{
@@ -72,7 +72,7 @@ var carried = []struct {
 }
 
 func statusOf(err error) int {
-	for _, c := range carried {
+	for _, c := range statuses {
 		if errors.Is(err, c.err) {
 			return c.status
 		}
@@ -84,18 +84,18 @@ func statusOf(err error) int {
 func (d *Driver) newServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc(pathLeader, answer(func(context.Context, struct{}) (leaderAnswer, error) { return d.leader() }))
-	mux.HandleFunc(pathVouch, answer(func(_ context.Context, q vouchRequest) (struct{}, error) {
-		if q.ID != d.home.id {
-			return struct{}{}, fmt.Errorf("%w: this is %s", errBadCommand, d.home.id)
+	mux.HandleFunc(pathTerm, answer(func(_ context.Context, q termRequest) (struct{}, error) {
+		if q.ID != d.data.id {
+			return struct{}{}, fmt.Errorf("%w: this is %s", errBadCommand, d.data.id)
 		}
-		return struct{}{}, d.vouch(q.Term)
+		return struct{}{}, d.checkTerm(q.Term)
 	}))
-	mux.HandleFunc(pathEnrol, answer(d.enrol))
+	mux.HandleFunc(pathAddServer, answer(d.addServer))
 	mux.HandleFunc(pathRenew, func(w http.ResponseWriter, r *http.Request) {
-		answer(func(ctx context.Context, q renewRequest) (goalAnswer, error) { return d.renew(ctx, q, r.RemoteAddr) })(w, r)
+		answer(func(ctx context.Context, q renewRequest) (indexAnswer, error) { return d.renew(ctx, q, r.RemoteAddr) })(w, r)
 	})
-	mux.HandleFunc(pathRead, answer(func(ctx context.Context, _ struct{}) (goalAnswer, error) { return d.read(ctx) }))
-	mux.HandleFunc(pathState, answer(func(ctx context.Context, _ struct{}) ([]cluster.Peer, error) { return d.state(ctx) }))
+	mux.HandleFunc(pathReadIndex, answer(func(ctx context.Context, _ struct{}) (indexAnswer, error) { return d.readIndex(ctx) }))
+	mux.HandleFunc(pathPeers, answer(func(ctx context.Context, _ struct{}) ([]cluster.Peer, error) { return d.peers(ctx) }))
 	mux.HandleFunc(pathApply, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCommand))
 		if err == nil {
@@ -158,7 +158,7 @@ func (d *Driver) post(ctx context.Context, addr, path string, body, out any) err
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return carriedBack(addr, resp.StatusCode, strings.TrimSpace(string(b)))
+		return errorOf(addr, resp.StatusCode, strings.TrimSpace(string(b)))
 	}
 	if out == nil {
 		return nil
@@ -166,9 +166,9 @@ func (d *Driver) post(ctx context.Context, addr, path string, body, out any) err
 	return json.Unmarshal(b, out)
 }
 
-// carriedBack is the inverse of statusOf.
-func carriedBack(addr string, status int, text string) error {
-	for _, c := range carried {
+// errorOf is the inverse of statusOf.
+func errorOf(addr string, status int, text string) error {
+	for _, c := range statuses {
 		if c.status == status {
 			return &remoteError{addr, text, c.err}
 		}
@@ -197,8 +197,8 @@ func (d *Driver) leader() (leaderAnswer, error) {
 	return leaderAnswer{ID: string(id), Addr: string(addr)}, nil
 }
 
-// ask asks the leader: by local if this node leads, else at path of whoever does.
-func (d *Driver) ask(ctx context.Context, path string, body, out any, local func() error) error {
+// askLeader asks the leader: by local if this node leads, else at path of whoever does.
+func (d *Driver) askLeader(ctx context.Context, path string, body, out any, local func() error) error {
 	l, err := d.leader()
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (d *Driver) askAt(ctx context.Context, l leaderAnswer, path string, body, o
 	switch l.ID {
 	case "":
 		return errNotLeader
-	case d.home.id:
+	case d.data.id:
 		return local()
 	}
 	return d.post(ctx, l.Addr, path, body, out)

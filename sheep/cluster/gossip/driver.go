@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,39 +40,40 @@ type Driver struct {
 	log *slog.Logger // set once
 
 	// Set by Run before anything else may use them.
-	home   *home
-	port   *port
-	raft   *raft.Raft
-	trans  *raft.NetworkTransport
-	gossip *gossip
-	client *http.Client
-	inc    sheep.Incarnation
-	health func() error
+	data      *dataDir
+	mux       *mux
+	raft      *raft.Raft
+	trans     *raft.NetworkTransport
+	discovery *discovery
+	client    *http.Client
+	inc       sheep.Incarnation
+	health    func() error
 
 	deliveries chan delivery // from Raft to the goroutine of Run
-	lost       chan error    // has one element when this process cannot go on
-	lordship   chan bool     // Raft says whether this node leads
+	failed     chan error    // has one element when this process cannot go on
+	leaderCh   chan bool     // Raft says whether this node leads
 	wake       *signal       // something about the leader or the others has changed
 
-	nudge nudge
-	beat  atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
+	commits    commitNotifier
+	leaseStart atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
+	leaving    atomic.Bool  // this process wants to leave
 
-	mu      sync.Mutex
-	ledger  ledger        // guarded by mu; written by Raft's goroutine alone
-	kingdom kingdom       // guarded by mu
-	crowned crown         // guarded by mu; the latest reign that began
-	reign   *reign        // guarded by mu; nil while this node does not lead
-	applied uint64        // guarded by mu; Raft's index of what the machine was given last
-	moved   chan struct{} // guarded by mu; closed at the next change of applied; nil if nobody waits
-	running bool          // guarded by mu
-	err     error         // guarded by mu; why Run has returned
+	mu         sync.Mutex
+	state      fsmState      // guarded by mu; written by Raft's goroutine alone
+	cluster    clusterID     // guarded by mu; what this node belongs to
+	latest     election      // guarded by mu; the latest leadership that began
+	leadership *leadership   // guarded by mu; nil while this node does not lead
+	applied    uint64        // guarded by mu; Raft's index of what the machine was given last
+	moved      chan struct{} // guarded by mu; closed at the next change of applied; nil if nobody waits
+	running    bool          // guarded by mu
+	err        error         // guarded by mu; why Run has returned
 
-	entered chan struct{} // closed when this member's join is logged, or never will be
-	stopped chan struct{} // closed when the machine is given no more
+	joinLogged chan struct{} // closed when this member's join is logged, or never will be
+	stopped    chan struct{} // closed when the machine is given no more
 
 	// Of the goroutine of Run.
-	joined, gone bool
-	left         error
+	joined, departed bool
+	leaveErr         error // nil if this process wanted to leave
 }
 
 // New returns a driver for the cluster that cfg tells how to find.
@@ -81,10 +83,10 @@ func New(cfg Config) *Driver {
 		cfg:        cfg,
 		log:        cfg.Log,
 		deliveries: make(chan delivery, maxDeliveries),
-		lost:       make(chan error, 1),
-		lordship:   make(chan bool, 16),
+		failed:     make(chan error, 1),
+		leaderCh:   make(chan bool, 16),
 		wake:       newSignal(),
-		entered:    make(chan struct{}),
+		joinLogged: make(chan struct{}),
 		stopped:    make(chan struct{}),
 	}
 }
@@ -106,7 +108,7 @@ func (d *Driver) Run(ctx context.Context, self cluster.Self, m cluster.Machine) 
 		err = d.run(ctx, work, &wg, self, m)
 	}
 	d.end(err)
-	d.retire(err)
+	d.handOff(err)
 	cancel()
 	d.close()
 	wg.Wait()
@@ -118,10 +120,10 @@ func (d *Driver) run(ctx, work context.Context, wg *sync.WaitGroup, self cluster
 	if err := m.Restore(0, nil); err != nil {
 		return err
 	}
-	wg.Go(func() { d.follow(work) })
-	wg.Go(d.hurry)
-	wg.Go(func() { d.gossip.keep(work) })
-	wg.Go(func() { d.enter(work, self.Hello) })
+	wg.Go(func() { d.monitorLeadership(work) })
+	wg.Go(d.electSelf)
+	wg.Go(func() { d.discovery.run(work) })
+	wg.Go(func() { d.join(work, self.Hello) })
 	return d.serve(ctx, work, wg, m)
 }
 
@@ -132,24 +134,25 @@ func (d *Driver) serve(ctx, work context.Context, wg *sync.WaitGroup, m cluster.
 	for {
 		select {
 		case v := <-d.deliveries:
-			joins := v.own(d.inc, cluster.EntryJoin) && !d.joined
-			if joins {
+			joining := v.has(d.inc, cluster.EntryJoin) && !d.joined
+			if joining {
 				d.awaitLease()
 			}
 			if err := d.deliver(v, m); err != nil {
 				return err
 			}
-			if joins {
+			if joining {
 				d.joined = true
 				wg.Go(func() { d.keepLease(work) })
 			}
-			if d.gone {
-				return d.left
+			if d.departed {
+				return d.leaveErr
 			}
-		case err := <-d.lost:
+		case err := <-d.failed:
 			return err
 		case <-done:
 			done = nil
+			d.leaving.Store(true)
 			wg.Go(func() { unable <- d.leave(work) })
 		case err := <-unable:
 			if err != nil || !d.joined {
@@ -163,7 +166,7 @@ func (d *Driver) serve(ctx, work context.Context, wg *sync.WaitGroup, m cluster.
 // back, so the news that it was logged is under way.
 func (d *Driver) awaitLease() {
 	select {
-	case <-d.entered:
+	case <-d.joinLogged:
 	case <-time.After(d.cfg.Lease):
 	}
 }
@@ -172,14 +175,14 @@ func (d *Driver) awaitLease() {
 func (d *Driver) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, leavePatience)
 	defer cancel()
-	return d.submit(ctx, command{kind: commandLeave, who: d.inc, time: time.Now().UnixNano(), data: []byte("left")})
+	return d.submit(ctx, command{kind: commandLeave, inc: d.inc, time: time.Now().UnixNano(), data: []byte("left")})
 }
 
 // lose ends Run with the error.
-func (d *Driver) lose(err error) {
-	d.beat.Store(-1)
+func (d *Driver) fail(err error) {
+	d.leaseStart.Store(-1)
 	select {
-	case d.lost <- err:
+	case d.failed <- err:
 	default:
 	}
 }
@@ -189,7 +192,7 @@ func (d *Driver) end(reason error) {
 	if reason == nil {
 		reason = errNotMember
 	}
-	d.beat.Store(-1)
+	d.leaseStart.Store(-1)
 	d.mu.Lock()
 	d.err, d.running = reason, false
 	d.wakeLocked()
@@ -198,9 +201,9 @@ func (d *Driver) end(reason error) {
 	d.wake.fire()
 }
 
-// retire lets the others go on without this node: it votes for the leaves of
-// those that leave with it, and then gives its lead away.
-func (d *Driver) retire(reason error) {
+// handOff lets the others go on without this node: it votes for the leaves of
+// those that leave with it, and then transfers its leadership.
+func (d *Driver) handOff(reason error) {
 	if reason != nil || d.raft == nil {
 		return
 	}
@@ -212,7 +215,7 @@ func (d *Driver) retire(reason error) {
 		case <-over:
 			if d.raft.State() == raft.Leader {
 				if err := d.raft.LeadershipTransfer().Error(); err != nil {
-					d.log.Debug("give the lead away", "err", err)
+					d.log.Debug("transfer the leadership", "err", err)
 				}
 			}
 			return
@@ -223,18 +226,16 @@ func (d *Driver) retire(reason error) {
 // isNeeded reports whether the vote of this node may matter to members.
 func (d *Driver) isNeeded() bool {
 	d.mu.Lock()
-	others := len(d.ledger.seats)
+	others := len(d.state.members)
 	d.mu.Unlock()
-	voter := false
-	for _, s := range d.servers() {
-		voter = voter || string(s.ID) == d.home.id && s.Suffrage == raft.Voter
-	}
-	return others > 0 && voter
+	return others > 0 && slices.ContainsFunc(d.servers(), func(s raft.Server) bool {
+		return string(s.ID) == d.data.id && s.Suffrage == raft.Voter
+	})
 }
 
 func (d *Driver) close() {
-	if d.gossip != nil {
-		d.gossip.close()
+	if d.discovery != nil {
+		d.discovery.close()
 	}
 	if d.raft != nil {
 		if err := d.raft.Shutdown().Error(); err != nil {
@@ -247,36 +248,14 @@ func (d *Driver) close() {
 	if d.client != nil {
 		d.client.CloseIdleConnections()
 	}
-	if d.port != nil {
-		d.port.close()
+	if d.mux != nil {
+		d.mux.close()
 	}
-	if d.home != nil {
-		if err := d.home.close(); err != nil {
+	if d.data != nil {
+		if err := d.data.close(); err != nil {
 			d.log.Warn("close the cluster's log", "err", err)
 		}
 	}
-}
-
-// A signal wakes those that wait for its next occurrence.
-type signal struct {
-	mu sync.Mutex
-	ch chan struct{} // guarded by mu; closed at the next occurrence
-}
-
-func newSignal() *signal { return &signal{ch: make(chan struct{})} }
-
-// wait returns a channel that is closed at the next occurrence.
-func (s *signal) wait() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.ch
-}
-
-func (s *signal) fire() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.ch)
-	s.ch = make(chan struct{})
 }
 
 // randomNumber returns a number that is not zero.
@@ -290,7 +269,7 @@ func randomNumber() uint64 {
 	}
 }
 
-// isCause reports whether err ends a call, and not just one attempt.
-func isCause(err error) bool {
+// isPermanent reports whether err ends a call, and not just one attempt.
+func isPermanent(err error) bool {
 	return errors.Is(err, errDeparted) || errors.Is(err, errBadCommand)
 }

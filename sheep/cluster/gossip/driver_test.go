@@ -436,8 +436,8 @@ func TestConfigThatCannotWorkIsRefused(t *testing.T) {
 		name   string
 		change func(*gossip.Config)
 	}{
-		{"expulsion before the end of the lease", func(c *gossip.Config) { c.Expel = c.Lease }},
-		{"a lease that is not renewed in time", func(c *gossip.Config) { c.Beat = c.Lease }},
+		{"expulsion before the end of the lease", func(c *gossip.Config) { c.ExpelAfter = c.Lease }},
+		{"a lease that is not renewed in time", func(c *gossip.Config) { c.Heartbeat = c.Lease }},
 		{"no address", func(c *gossip.Config) { c.Advertise = netip.AddrPort{} }},
 		{"a short key", func(c *gossip.Config) { c.Key = []byte("short") }},
 	}

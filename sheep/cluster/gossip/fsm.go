@@ -11,21 +11,22 @@ import (
 )
 
 // A delivery is a step of Raft's log on its way to the machine. It has entries,
-// perhaps none, or a snapshot to restore, or the question for one.
+// perhaps none, or a snapshot to restore, or the wish for one.
 type delivery struct {
-	raft    uint64 // Raft's index
-	entries []cluster.Entry
-	restore *restoration
-	ask     chan<- []byte // gets the machine's state
+	raftIndex uint64
+	entries   []cluster.Entry
+	restore   *machineState
+	snapshot  chan<- []byte // gets the machine's state
 }
 
-type restoration struct {
+// A machineState is the machine's state after the entry with the index.
+type machineState struct {
 	index uint64
 	state []byte
 }
 
-// own reports whether the delivery has an entry of the kind about a member.
-func (v delivery) own(inc sheep.Incarnation, kind cluster.EntryKind) bool {
+// has reports whether the delivery has an entry of the kind about a member.
+func (v delivery) has(inc sheep.Incarnation, kind cluster.EntryKind) bool {
 	for _, e := range v.entries {
 		if e.Member == inc && e.Kind == kind {
 			return true
@@ -34,8 +35,8 @@ func (v delivery) own(inc sheep.Incarnation, kind cluster.EntryKind) bool {
 	return false
 }
 
-// A crown is the latest reign in the log, with its term in Raft.
-type crown struct{ reign, term uint64 }
+// An election is the begin of a leadership in the log.
+type election struct{ leadership, term uint64 }
 
 // fsm is the driver as Raft sees it. Raft makes all calls from one goroutine.
 type fsm struct{ d *Driver }
@@ -49,19 +50,19 @@ func (f fsm) Apply(l *raft.Log) any {
 	d.mu.Lock()
 	entries, told := []cluster.Entry(nil), err
 	if err == nil {
-		entries, told = d.ledger.apply(l.Index, c)
+		entries, told = d.state.apply(l.Index, c)
 	} else {
-		d.ledger.raft = l.Index
+		d.state.raftIndex = l.Index
 	}
-	if c.kind == commandReign {
-		d.crowned = crown{c.reign, l.Term}
+	if c.kind == commandLeadership {
+		d.latest = election{c.leadership, l.Term}
 	}
-	realm := d.ledger.kingdom
+	id := d.state.cluster
 	d.mu.Unlock()
-	if c.kind == commandReign {
-		d.belong(realm)
+	if c.kind == commandLeadership {
+		d.setClusterID(id)
 	}
-	d.push(delivery{raft: l.Index, entries: entries})
+	d.push(delivery{raftIndex: l.Index, entries: entries})
 	for _, e := range entries {
 		if e.Kind != cluster.EntryMessage {
 			d.wake.fire()
@@ -85,14 +86,14 @@ func (d *Driver) push(v delivery) bool {
 func (f fsm) Snapshot() (raft.FSMSnapshot, error) {
 	d := f.d
 	answer := make(chan []byte, 1)
-	if !d.push(delivery{ask: answer}) {
+	if !d.push(delivery{snapshot: answer}) {
 		return nil, errNotMember
 	}
 	select {
 	case state := <-answer:
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		return snapshot(append(d.ledger.append(nil), state...)), nil
+		return snapshot(append(d.state.append(nil), state...)), nil
 	case <-d.stopped:
 		return nil, errNotMember
 	}
@@ -104,16 +105,16 @@ func (f fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("read a snapshot: %w", err)
 	}
-	l, state, err := decodeLedger(b)
+	s, machine, err := decodeFSMState(b)
 	if err != nil {
 		return err
 	}
 	d := f.d
 	d.mu.Lock()
-	d.ledger = l
+	d.state = s
 	d.mu.Unlock()
-	d.belong(l.kingdom)
-	d.push(delivery{raft: l.raft, restore: &restoration{l.index, state}})
+	d.setClusterID(s.cluster)
+	d.push(delivery{raftIndex: s.raftIndex, restore: &machineState{s.index, machine}})
 	return nil
 }
 
@@ -135,8 +136,8 @@ func (snapshot) Release() {}
 // deliver gives the machine a delivery.
 func (d *Driver) deliver(v delivery, m cluster.Machine) error {
 	switch {
-	case v.ask != nil:
-		v.ask <- m.Snapshot()
+	case v.snapshot != nil:
+		v.snapshot <- m.Snapshot()
 		return nil
 	case v.restore != nil && d.joined:
 		// What the snapshot has left out would have had effects on this node.
@@ -155,7 +156,7 @@ func (d *Driver) deliver(v delivery, m cluster.Machine) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.applied = max(d.applied, v.raft)
+	d.applied = max(d.applied, v.raftIndex)
 	d.wakeLocked()
 	return nil
 }
@@ -169,10 +170,10 @@ func (d *Driver) wakeLocked() {
 
 // depart ends this process's membership.
 func (d *Driver) depart(reason string) {
-	d.beat.Store(-1)
-	d.gone = true
+	d.leaseStart.Store(-1)
+	d.departed = true
 	if reason != "left" {
-		d.left = expelled(reason)
+		d.leaveErr = expelled(reason)
 	}
 }
 
@@ -180,23 +181,26 @@ func expelled(reason string) error {
 	return fmt.Errorf("%w: this process was expelled: %s", sheep.ErrCluster, reason)
 }
 
-// belong notes which kingdom this node is of.
-func (d *Driver) belong(k kingdom) {
+// setClusterID notes which cluster this node belongs to, unless its log tells of
+// a timeline that it has given up.
+func (d *Driver) setClusterID(id clusterID) {
 	d.mu.Lock()
-	same := d.kingdom == k
-	d.kingdom = k
+	stays := !id.known() || d.cluster == id || d.cluster.supersedes(id)
+	if !stays {
+		d.cluster = id
+	}
 	d.mu.Unlock()
-	if same || !k.known() {
+	if stays {
 		return
 	}
-	if err := d.home.setKingdom(k); err != nil {
+	if err := d.data.setClusterID(id); err != nil {
 		d.log.Error("note which cluster this node belongs to", "err", err)
 	}
-	d.gossip.update()
+	d.discovery.update()
 }
 
-func (d *Driver) realm() kingdom {
+func (d *Driver) clusterID() clusterID {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.kingdom
+	return d.cluster
 }

@@ -11,17 +11,17 @@ import (
 
 // keepLease renews the lease until ctx is done.
 func (d *Driver) keepLease(ctx context.Context) {
-	tick := time.NewTicker(d.cfg.Beat)
+	tick := time.NewTicker(d.cfg.Heartbeat)
 	defer tick.Stop()
-	var ahead goal
+	var ahead target
 	complained := false
 	for {
 		err := d.renewOwn(ctx, &ahead)
 		switch {
-		case d.beat.Load() < 0:
+		case d.leaseStart.Load() < 0:
 			return
 		case errors.Is(err, errDeparted):
-			d.lose(expelled("the cluster has gone on without this node"))
+			d.departUntold(ctx)
 			return
 		case err == nil && complained:
 			d.log.Info("the lease of this node is renewed again")
@@ -38,44 +38,58 @@ func (d *Driver) keepLease(ctx context.Context) {
 	}
 }
 
-// A goal is a place in the log that this process has to come to.
-type goal struct {
-	raft  uint64
-	since int64 // when it was set
+// departUntold ends a membership that the leader says is over. If this process
+// wanted that, the news may still come by the log.
+func (d *Driver) departUntold(ctx context.Context) {
+	if !d.leaving.Load() {
+		d.fail(expelled("the cluster has gone on without this node"))
+		return
+	}
+	select {
+	case <-time.After(linger):
+		d.fail(nil)
+	case <-ctx.Done():
+	}
+}
+
+// A target is a place in the log that this process has to come to.
+type target struct {
+	raftIndex uint64
+	since     int64 // when it was set
 }
 
 // renewOwn asks the leader to renew the lease of this member. The lease counts
 // from before the question.
-func (d *Driver) renewOwn(ctx context.Context, ahead *goal) error {
+func (d *Driver) renewOwn(ctx context.Context, ahead *target) error {
 	if err := d.healthy(ahead); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, max(d.cfg.Lease/4, 2*d.cfg.Beat))
+	ctx, cancel := context.WithTimeout(ctx, max(d.cfg.Lease/4, 2*d.cfg.Heartbeat))
 	defer cancel()
-	last, now := d.beat.Load(), boottime()
+	last, now := d.leaseStart.Load(), boottime()
 	if last < 0 {
 		return errNotMember
 	}
 	q := renewRequest{d.inc}
-	var a goalAnswer
-	err := d.ask(ctx, pathRenew, q, &a, func() (err error) {
+	var a indexAnswer
+	err := d.askLeader(ctx, pathRenew, q, &a, func() (err error) {
 		a, err = d.renew(ctx, q, "")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	d.beat.CompareAndSwap(last, now) // unless the membership has ended meanwhile
-	if d.reached(ahead.raft) {
-		*ahead = goal{a.Raft, now}
+	d.leaseStart.CompareAndSwap(last, now) // unless the membership has ended meanwhile
+	if d.hasApplied(ahead.raftIndex) {
+		*ahead = target{a.Index, now}
 	}
 	return nil
 }
 
 // healthy returns why this process should be taken for dead, if it should: it
 // does not get on with the log, or its store does not answer.
-func (d *Driver) healthy(ahead *goal) error {
-	if late := time.Duration(boottime() - ahead.since); !d.reached(ahead.raft) && late > d.cfg.Lease/2 {
+func (d *Driver) healthy(ahead *target) error {
+	if late := time.Duration(boottime() - ahead.since); !d.hasApplied(ahead.raftIndex) && late > d.cfg.Lease/2 {
 		return fmt.Errorf("%w: behind the log for %v", sheep.ErrCluster, late.Round(time.Millisecond))
 	}
 	if d.health != nil {
@@ -84,34 +98,34 @@ func (d *Driver) healthy(ahead *goal) error {
 	return nil
 }
 
-func (d *Driver) reached(index uint64) bool {
+func (d *Driver) hasApplied(index uint64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.applied >= index
 }
 
 // renew renews the lease of a member; only the leader does.
-func (d *Driver) renew(ctx context.Context, q renewRequest, from string) (goalAnswer, error) {
-	r, err := d.reigning()
+func (d *Driver) renew(ctx context.Context, q renewRequest, from string) (indexAnswer, error) {
+	l, err := d.leading()
 	if err != nil {
-		return goalAnswer{}, err
+		return indexAnswer{}, err
 	}
 	d.mu.Lock()
-	s, member := d.ledger.seat(q.Member)
-	last := d.ledger.raft
+	m, isMember := d.state.member(q.Member)
+	last := d.state.raftIndex
 	d.mu.Unlock()
-	if !member {
-		return goalAnswer{}, errDeparted
+	if !isMember {
+		return indexAnswer{}, errDeparted
 	}
-	if !r.hear(q.Member, s.id, from) {
-		return goalAnswer{}, errors.New("the member is being expelled")
+	if !l.contact(q.Member, m.id, from) {
+		return indexAnswer{}, errors.New("the member is being expelled")
 	}
-	return goalAnswer{last}, d.confirm(ctx, r)
+	return indexAnswer{last}, d.verifyLeader(ctx, l)
 }
 
 // Lease implements cluster.Driver.
 func (d *Driver) Lease() error {
-	last := d.beat.Load()
+	last := d.leaseStart.Load()
 	if last <= 0 {
 		return errNotMember
 	}

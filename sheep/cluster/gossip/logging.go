@@ -16,24 +16,24 @@ import (
 // is logged for those who debug only. A dead node is complained of each second.
 const quiet = time.Minute
 
-// maxComplaints bounds how many different complaints are remembered.
-const maxComplaints = 256
+// maxMessages bounds how many different complaints are remembered.
+const maxMessages = 256
 
-// complaints decide how loud the words of the libraries are.
-type complaints struct {
+// A libraryLog logs what Raft and memberlist say, less loudly than they do.
+type libraryLog struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
 	last map[string]time.Time // guarded by mu
 }
 
-func newComplaints(log *slog.Logger) *complaints {
-	return &complaints{log: log, last: map[string]time.Time{}}
+func newLibraryLog(log *slog.Logger) *libraryLog {
+	return &libraryLog{log: log, last: map[string]time.Time{}}
 }
 
 // say logs what a library said. What troubles it is a warning here: the driver
 // itself says what an operator has to act on.
-func (c *complaints) say(trouble bool, msg string, args ...any) {
+func (c *libraryLog) say(trouble bool, msg string, args ...any) {
 	level := slog.LevelDebug
 	if trouble && c.fresh(msg) {
 		level = slog.LevelWarn
@@ -41,14 +41,14 @@ func (c *complaints) say(trouble bool, msg string, args ...any) {
 	c.log.Log(context.Background(), level, msg, args...)
 }
 
-func (c *complaints) fresh(msg string) bool {
+func (c *libraryLog) fresh(msg string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	if now.Sub(c.last[msg]) < quiet {
 		return false
 	}
-	if len(c.last) >= maxComplaints {
+	if len(c.last) >= maxMessages {
 		clear(c.last)
 	}
 	c.last[msg] = now
@@ -56,13 +56,13 @@ func (c *complaints) fresh(msg string) bool {
 }
 
 // hclog returns a logger for Raft.
-func (c *complaints) hclog() hclog.Logger {
+func (c *libraryLog) hclog() hclog.Logger {
 	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Name: "raft", Level: hclog.Debug, Output: io.Discard})
 	l.RegisterSink(raftSink{c})
 	return l
 }
 
-type raftSink struct{ c *complaints }
+type raftSink struct{ c *libraryLog }
 
 // Accept implements hclog.SinkAdapter.
 func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
@@ -70,10 +70,10 @@ func (s raftSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 }
 
 // standard returns a logger for memberlist.
-func (c *complaints) standard() *log.Logger { return log.New(gossipLines{c}, "", 0) }
+func (c *libraryLog) standard() *log.Logger { return log.New(gossipLines{c}, "", 0) }
 
 // gossipLines takes lines like "[WARN] memberlist: text".
-type gossipLines struct{ c *complaints }
+type gossipLines struct{ c *libraryLog }
 
 // Write implements io.Writer.
 func (w gossipLines) Write(p []byte) (int, error) {

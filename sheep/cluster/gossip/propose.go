@@ -24,7 +24,7 @@ func (d *Driver) Propose(ctx context.Context, data []byte) error {
 	if len(data) > cluster.MaxMessage {
 		return fmt.Errorf("propose: %w: %d bytes", sheep.ErrInvalid, len(data))
 	}
-	c := command{kind: commandMessage, who: d.inc, time: time.Now().UnixNano(), data: data}
+	c := command{kind: commandMessage, inc: d.inc, time: time.Now().UnixNano(), data: data}
 	if err := d.submit(ctx, c); err != nil {
 		return fmt.Errorf("propose: %w", err)
 	}
@@ -35,7 +35,7 @@ func (d *Driver) Propose(ctx context.Context, data []byte) error {
 func (d *Driver) submit(ctx context.Context, c command) error {
 	return d.retry(ctx, func(ctx context.Context) error {
 		body := c.append(nil)
-		return d.ask(ctx, pathApply, body, nil, func() error { return d.apply(ctx, body, "") })
+		return d.askLeader(ctx, pathApply, body, nil, func() error { return d.apply(ctx, body, "") })
 	})
 }
 
@@ -57,7 +57,7 @@ func (d *Driver) retry(ctx context.Context, f func(context.Context) error) error
 		switch {
 		case err == nil:
 			return nil
-		case isCause(err):
+		case isPermanent(err):
 			return fmt.Errorf("%w: %w", sheep.ErrCluster, err)
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -85,7 +85,7 @@ func (d *Driver) ended() error {
 
 // apply logs a command for its author; only the leader does.
 func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
-	r, err := d.reigning()
+	l, err := d.leading()
 	if err != nil {
 		return err
 	}
@@ -94,20 +94,20 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 		return err
 	}
 	switch {
-	case c.reign != 0 || c.kind == commandReign:
-		return fmt.Errorf("%w: kind %d in reign %d", errBadCommand, c.kind, c.reign)
+	case c.leadership != 0 || c.kind == commandLeadership:
+		return fmt.Errorf("%w: kind %d in leadership %d", errBadCommand, c.kind, c.leadership)
 	case c.kind == commandJoin:
-		if err := d.awaitFormer(ctx, r, c, from); err != nil {
+		if err := d.awaitPredecessor(ctx, l, c, from); err != nil {
 			return err
 		}
 	}
-	f := d.raft.Apply(body, applyPatience)
+	f := d.raft.Apply(body, applyTimeout)
 	if err := f.Error(); err != nil {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
 	}
-	d.nudge.tell(d.raft)
+	d.commits.notify(d.raft)
 	if c.kind == commandJoin {
-		r.hear(c.who, c.id, from)
+		l.contact(c.inc, c.id, from)
 	}
 	if err, ok := f.Response().(error); ok {
 		return err
@@ -115,22 +115,22 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 	return nil
 }
 
-// awaitFormer waits until the former life of a node that joins is over for
+// awaitPredecessor waits until the former life of a node that joins is over for
 // certain. If it was heard of from the same host, it is: its log was locked. From
 // another one, somebody may have copied the store directory, and both live.
-func (d *Driver) awaitFormer(ctx context.Context, r *reign, c command, from string) error {
-	for _, s := range d.seats() {
-		if s.id != c.id || s.who == c.who {
+func (d *Driver) awaitPredecessor(ctx context.Context, l *leadership, c command, from string) error {
+	for _, m := range d.members() {
+		if m.id != c.id || m.inc == c.inc {
 			continue
 		}
-		r.mu.Lock()
-		seen, heard := r.seen[s.who]
-		host := r.hosts[s.id]
-		r.mu.Unlock()
+		l.mu.Lock()
+		last, heard := l.lastContact[m.inc]
+		host := l.hosts[m.id]
+		l.mu.Unlock()
 		if !heard { // this leader is new; where it was reached is the best that there is
-			seen, host = boottime(), hostOf(d.addressIn(c.id))
+			last, host = boottime(), hostOf(d.configuredAddress(c.id))
 		}
-		left := time.Duration(seen + int64(d.cfg.Expel) - boottime())
+		left := time.Duration(last + int64(d.cfg.ExpelAfter) - boottime())
 		if from == "" || host == hostOf(from) || left <= 0 {
 			continue
 		}
@@ -143,22 +143,22 @@ func (d *Driver) awaitFormer(ctx context.Context, r *reign, c command, from stri
 	return nil
 }
 
-// addressIn returns the address of a node in Raft's configuration.
-func (d *Driver) addressIn(id string) string {
-	return string(d.configured(d.servers(), raft.ServerID(id)))
+// configuredAddress returns the address of a node in Raft's configuration.
+func (d *Driver) configuredAddress(id string) string {
+	return string(configuredAddress(d.servers(), raft.ServerID(id)))
 }
 
 // Sync implements cluster.Driver.
 func (d *Driver) Sync(ctx context.Context) error {
-	var goal goalAnswer
+	var goal indexAnswer
 	err := d.retry(ctx, func(ctx context.Context) error {
-		return d.ask(ctx, pathRead, struct{}{}, &goal, func() (err error) {
-			goal, err = d.read(ctx)
+		return d.askLeader(ctx, pathReadIndex, struct{}{}, &goal, func() (err error) {
+			goal, err = d.readIndex(ctx)
 			return err
 		})
 	})
 	if err == nil {
-		err = d.reach(ctx, goal.Raft)
+		err = d.awaitApplied(ctx, goal.Index)
 	}
 	if err != nil {
 		return fmt.Errorf("sync: %w", err)
@@ -169,19 +169,19 @@ func (d *Driver) Sync(ctx context.Context) error {
 // read returns how far the log goes that anybody may have been told of; only
 // the leader does. Whoever was told was so after the command was applied here,
 // or by a later leader, and then no majority confirms this one.
-func (d *Driver) read(ctx context.Context) (goalAnswer, error) {
-	r, err := d.reigning()
+func (d *Driver) readIndex(ctx context.Context) (indexAnswer, error) {
+	l, err := d.leading()
 	if err != nil {
-		return goalAnswer{}, err
+		return indexAnswer{}, err
 	}
 	d.mu.Lock()
-	last := d.ledger.raft
+	last := d.state.raftIndex
 	d.mu.Unlock()
-	return goalAnswer{last}, d.confirm(ctx, r)
+	return indexAnswer{last}, d.verifyLeader(ctx, l)
 }
 
 // reach waits until the machine was given everything up to Raft's index.
-func (d *Driver) reach(ctx context.Context, index uint64) error {
+func (d *Driver) awaitApplied(ctx context.Context, index uint64) error {
 	for {
 		d.mu.Lock()
 		applied, err := d.applied, d.err

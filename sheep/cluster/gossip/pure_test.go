@@ -35,20 +35,20 @@ func servers(words string) []raft.Server {
 	return all
 }
 
-func seatsOf(words string) []seat {
-	var all []seat
+func membersOf(words string) []member {
+	var all []member
 	for i, id := range strings.Fields(words) {
-		all = append(all, seat{who: sheep.Incarnation(i + 1), id: id, joined: uint64(i + 1)})
+		all = append(all, member{inc: sheep.Incarnation(i + 1), id: id, joined: uint64(i + 1)})
 	}
 	return all
 }
 
-func TestElectorate(t *testing.T) {
+func TestAutopilot(t *testing.T) {
 	tests := []struct {
 		name             string
 		servers, members string
 		absent           time.Duration // of voters that are no members
-		invited          string
+		joining          string
 		want             string
 	}{
 		{"one is enough", "a", "a", 0, "", ""},
@@ -73,19 +73,19 @@ func TestElectorate(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			e := electorate{
-				servers: servers(test.servers), seats: seatsOf(test.members), self: "a",
-				absent: map[string]time.Duration{}, invited: map[string]bool{}, forget: time.Minute,
+			a := autopilot{
+				servers: servers(test.servers), members: membersOf(test.members), self: "a",
+				absent: map[string]time.Duration{}, joining: map[string]bool{}, timeout: time.Minute,
 			}
-			for _, s := range e.servers {
-				if !e.member(s.ID) {
-					e.absent[string(s.ID)] = test.absent
+			for _, s := range a.servers {
+				if !a.isMember(s.ID) {
+					a.absent[string(s.ID)] = test.absent
 				}
 			}
-			for id := range strings.FieldsSeq(test.invited) {
-				e.invited[id] = true
+			for id := range strings.FieldsSeq(test.joining) {
+				a.joining[id] = true
 			}
-			step, ok := e.next()
+			step, ok := a.next()
 			got := strings.TrimSpace(fmt.Sprint(step.op, " ", step.id))
 			if got != test.want || ok != (test.want != "") {
 				t.Errorf("got %q (%t), want %q", got, ok, test.want)
@@ -94,12 +94,12 @@ func TestElectorate(t *testing.T) {
 	}
 }
 
-func TestLedger(t *testing.T) {
-	l := ledger{}
+func TestFSMState(t *testing.T) {
+	s := fsmState{}
 	var raftIndex uint64
 	apply := func(c command) ([]cluster.Entry, error) {
 		raftIndex++
-		return l.apply(raftIndex, c)
+		return s.apply(raftIndex, c)
 	}
 	must := func(c command, want ...string) {
 		t.Helper()
@@ -112,82 +112,83 @@ func TestLedger(t *testing.T) {
 			t.Fatalf("%+v: got %q (%v), want %q", c, got, err, want)
 		}
 	}
-	first, second := kingdom{cluster: [16]byte{1}}, kingdom{cluster: [16]byte{1}, branch: 1}
-	must(command{kind: commandReign, reign: 7, time: 1000, data: first.append(nil)})
-	must(command{kind: commandJoin, who: 1, id: "a"}, "1001 1 1 false")
-	must(command{kind: commandJoin, who: 1, id: "a"})
-	must(command{kind: commandMessage, who: 1, data: []byte("x")}, "1002 3 1 false")
-	must(command{kind: commandJoin, who: 2, id: "b"}, "1003 1 2 false")
-	must(command{kind: commandJoin, who: 3, id: "a"}, "1004 2 1 true", "1005 1 3 false")
-	if _, err := apply(command{kind: commandMessage, who: 1}); !errors.Is(err, errDeparted) {
+	first, second := clusterID{uuid: [16]byte{1}}, clusterID{uuid: [16]byte{1}, forced: 1}
+	must(command{kind: commandLeadership, leadership: 7, time: 1000, data: first.append(nil)})
+	must(command{kind: commandJoin, inc: 1, id: "a"}, "1001 1 1 false")
+	must(command{kind: commandJoin, inc: 1, id: "a"})
+	must(command{kind: commandMessage, inc: 1, data: []byte("x")}, "1002 3 1 false")
+	must(command{kind: commandJoin, inc: 2, id: "b"}, "1003 1 2 false")
+	must(command{kind: commandJoin, inc: 3, id: "a"}, "1004 2 1 true", "1005 1 3 false")
+	if _, err := apply(command{kind: commandMessage, inc: 1}); !errors.Is(err, errDeparted) {
 		t.Errorf("a message of a departed member: %v", err)
 	}
-	if _, err := apply(command{kind: commandJoin, who: 1, id: "a"}); !errors.Is(err, errDeparted) {
+	if _, err := apply(command{kind: commandJoin, inc: 1, id: "a"}); !errors.Is(err, errDeparted) {
 		t.Errorf("a second join of a departed member: %v", err)
 	}
-	must(command{kind: commandLeave, who: 2, reign: 6}) // of a reign that is over
-	must(command{kind: commandLeave, who: 2, reign: 7}, "1006 2 2 false")
-	must(command{kind: commandReign, reign: 8, time: 9000, data: first.append(nil)})
-	must(command{kind: commandReign, reign: 9, time: 9000, data: kingdom{cluster: [16]byte{2}}.append(nil)})
-	must(command{kind: commandLeave, who: 3, reign: 8})
-	must(command{kind: commandReign, reign: 10, time: 9000, data: second.append(nil)})
-	must(command{kind: commandLeave, who: 3}, "9001 2 3 false")
-	if l.kingdom != second {
-		t.Errorf("kingdom %v", l.kingdom)
+	must(command{kind: commandLeave, inc: 2, leadership: 6}) // its author leads no more
+	must(command{kind: commandLeave, inc: 2, leadership: 7}, "1006 2 2 false")
+	must(command{kind: commandLeadership, leadership: 8, time: 9000, data: first.append(nil)})
+	must(command{kind: commandLeadership, leadership: 9, time: 9000, data: clusterID{uuid: [16]byte{2}}.append(nil)})
+	must(command{kind: commandLeave, inc: 3, leadership: 8})
+	must(command{kind: commandJoin, inc: 4, id: "d"}, "1007 1 4 false")
+	must(command{kind: commandLeadership, leadership: 10, time: 9000, data: second.append(nil)}, "9001 2 3 false", "9002 2 4 false")
+	must(command{kind: commandLeadership, leadership: 11, time: 9900, data: first.append(nil)})
+	if s.cluster != second {
+		t.Errorf("cluster %v", s.cluster)
 	}
 
-	must(command{kind: commandJoin, who: 9, id: "node"}, "9002 1 9 false")
-	b := l.append(nil)
-	got, state, err := decodeLedger(append(b, "state"...))
-	if err != nil || !reflect.DeepEqual(got, l) || string(state) != "state" {
-		t.Errorf("decoded %+v %q (%v), want %+v", got, state, err, l)
+	must(command{kind: commandJoin, inc: 9, id: "node"}, "9003 1 9 false")
+	b := s.append(nil)
+	got, state, err := decodeFSMState(append(b, "state"...))
+	if err != nil || !reflect.DeepEqual(got, s) || string(state) != "state" {
+		t.Errorf("decoded %+v %q (%v), want %+v", got, state, err, s)
 	}
 	for n := range b {
-		if _, _, err := decodeLedger(b[:n]); err == nil {
-			t.Errorf("%d of %d bytes are a ledger", n, len(b))
+		if _, _, err := decodeFSMState(b[:n]); err == nil {
+			t.Errorf("%d of %d bytes are a state", n, len(b))
 		}
 	}
 }
 
 func TestLeaderCountsFromWhatItHeard(t *testing.T) {
 	const second = int64(time.Second)
-	cfg := Config{Beat: time.Second / 2, Lease: 4 * time.Second, Expel: 6 * time.Second, LeaderLease: time.Second / 2}
-	r := &reign{seen: map[sheep.Incarnation]int64{}, doomed: map[sheep.Incarnation]bool{}}
-	seats := seatsOf("a b")
+	cfg := Config{Heartbeat: time.Second / 2, Lease: 4 * time.Second, ExpelAfter: 6 * time.Second, LeaderLease: time.Second / 2}
+	l := &leadership{lastContact: map[sheep.Incarnation]int64{}, expelling: map[sheep.Incarnation]bool{}}
+	members := membersOf("a b")
 	gone := func(now int64) []sheep.Incarnation {
 		var all []sheep.Incarnation
-		for who := range r.silent(seats, cfg, now) {
-			all = append(all, who)
+		for inc := range l.overdue(members, cfg, now) {
+			all = append(all, inc)
 		}
 		return all
 	}
-	r.looked = 100 * second
+	l.lastCheck = 100 * second
 	for now := 100 * second; now < 100*second+6*second+second/2; now += second / 2 {
 		if g := gone(now); len(g) != 0 {
 			t.Fatalf("%v are gone %v after the election", g, time.Duration(now-100*second))
 		}
-		r.seen[1] = now
+		l.lastContact[1] = now
 	}
 	now := 106*second + second/2
 	if g := gone(now); len(g) != 1 || g[0] != 2 {
 		t.Errorf("%v are gone, want the one that was never heard of", g)
 	}
-	r.hosts = map[string]string{}
-	if r.hear(2, "b", "10.0.0.2:1") {
-		t.Error("a doomed member is heard")
+	l.hosts = map[string]string{}
+	if l.contact(2, "b", "10.0.0.2:1") {
+		t.Error("a expelling member is heard")
 	}
-	if !r.hear(1, "a", "10.0.0.1:1") || r.hosts["a"] != "10.0.0.1" {
+	if !l.contact(1, "a", "10.0.0.1:1") || l.hosts["a"] != "10.0.0.1" {
 		t.Error("a living member is not heard")
 	}
-	r.doomed, r.seen = map[sheep.Incarnation]bool{}, map[sheep.Incarnation]int64{1: now, 2: now}
+	l.expelling, l.lastContact = map[sheep.Incarnation]bool{}, map[sheep.Incarnation]int64{1: now, 2: now}
 	if g := gone(now + 3600*second); len(g) != 0 {
 		t.Errorf("%v are gone because the leader slept", g)
 	}
 }
 
 func FuzzDecodeCommand(f *testing.F) {
-	f.Add(command{kind: commandJoin, who: 1, time: 2, id: "abc", data: []byte("hello")}.append(nil))
-	f.Add(command{kind: commandReign, reign: 5}.append(nil))
+	f.Add(command{kind: commandJoin, inc: 1, time: 2, id: "abc", data: []byte("hello")}.append(nil))
+	f.Add(command{kind: commandLeadership, leadership: 5}.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := decodeCommand(b)
 		if err == nil && !bytes.Equal(c.append(nil), b) {
@@ -196,13 +197,13 @@ func FuzzDecodeCommand(f *testing.F) {
 	})
 }
 
-func FuzzDecodeLedger(f *testing.F) {
-	l := ledger{raft: 1, index: 2, kingdom: kingdom{[16]byte{3}, 4}, seats: []seat{{5, "a", 6}}, departed: []sheep.Incarnation{7}}
+func FuzzDecodeFSMState(f *testing.F) {
+	l := fsmState{raftIndex: 1, index: 2, cluster: clusterID{[16]byte{3}, 4, 5}, members: []member{{5, "a", 6}}, departed: []sheep.Incarnation{7}}
 	f.Add(append(l.append(nil), "state"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		l, state, err := decodeLedger(b)
+		l, state, err := decodeFSMState(b)
 		if err == nil && !bytes.Equal(append(l.append(nil), state...), b) {
-			t.Errorf("%x decodes to another ledger", b)
+			t.Errorf("%x decodes to another state", b)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // raftStreams is the port as Raft sees it.
-type raftStreams struct{ *queue }
+type raftStreams struct{ *listener }
 
 var _ raft.StreamLayer = raftStreams{}
 
@@ -19,11 +19,11 @@ var _ raft.StreamLayer = raftStreams{}
 func (s raftStreams) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return s.port.dial(ctx, forRaft, string(addr))
+	return s.mux.dial(ctx, streamRaft, string(addr))
 }
 
 // gossipTransport is the port as memberlist sees it.
-type gossipTransport struct{ *port }
+type gossipTransport struct{ *mux }
 
 var _ memberlist.Transport = gossipTransport{}
 
@@ -51,7 +51,7 @@ func (t gossipTransport) PacketCh() <-chan *memberlist.Packet { return t.packets
 func (t gossipTransport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return t.dial(ctx, forGossip, addr)
+	return t.dial(ctx, streamGossip, addr)
 }
 
 // StreamCh implements memberlist.Transport.

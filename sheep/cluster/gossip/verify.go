@@ -7,9 +7,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A ballot asks the voters whether there is a newer leader, for all who want
+// A verifier asks the voters whether there is a newer leader, for all who want
 // to know it at the same time.
-type ballot struct {
+type verifier struct {
 	mu      sync.Mutex
 	current *round // guarded by mu; is being asked
 	next    *round // guarded by mu; collects those who came after the current one began
@@ -21,28 +21,28 @@ type round struct {
 	err  error
 }
 
-// confirm returns nil if a majority of the voters has said, after the call, that
-// it knows of no leader that is newer than this one. Then none was elected
+// verifyLeader returns nil if a majority of the voters has said, after the call,
+// that it knows of no leader that is newer than this one. Then none was elected
 // before the call.
 //
 // A majority that elects a newer leader has a voter in common with the one that
 // was asked here, and that voter keeps the newer term from then on. That is so
-// although the two may have different electorates, because these differ by one
+// although the two may have different configurations, because these differ by one
 // server at most: further changes need the newer leader's election first.
-func (d *Driver) confirm(ctx context.Context, r *reign) error {
-	b := &r.ballot
-	b.mu.Lock()
-	if b.next == nil {
-		b.next = &round{done: make(chan struct{})}
-		if b.current == nil {
-			d.startRound(r)
+func (d *Driver) verifyLeader(ctx context.Context, l *leadership) error {
+	v := &l.verifier
+	v.mu.Lock()
+	if v.next == nil {
+		v.next = &round{done: make(chan struct{})}
+		if v.current == nil {
+			d.startRound(l)
 		}
 	}
-	mine := b.next
+	mine := v.next
 	if mine == nil {
-		mine = b.current // it has just begun, after the call
+		mine = v.current // it has just begun, after the call
 	}
-	b.mu.Unlock()
+	v.mu.Unlock()
 	select {
 	case <-mine.done:
 		return mine.err
@@ -52,27 +52,27 @@ func (d *Driver) confirm(ctx context.Context, r *reign) error {
 }
 
 // startRound makes the next round the current one; the caller holds the
-// ballot's lock.
-func (d *Driver) startRound(r *reign) {
-	b := &r.ballot
-	now := b.next
-	b.current, b.next = now, nil
+// verifier's lock.
+func (d *Driver) startRound(l *leadership) {
+	v := &l.verifier
+	batch := v.next
+	v.current, v.next = batch, nil
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), d.cfg.Lease/2)
 		defer cancel()
-		now.err = d.poll(ctx, r.term)
-		close(now.done)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.current = nil
-		if b.next != nil {
-			d.startRound(r)
+		batch.err = d.askVoters(ctx, l.term)
+		close(batch.done)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.current = nil
+		if v.next != nil {
+			d.startRound(l)
 		}
 	}()
 }
 
-// poll asks the voters once.
-func (d *Driver) poll(ctx context.Context, term uint64) error {
+// askVoters asks the voters once.
+func (d *Driver) askVoters(ctx context.Context, term uint64) error {
 	var voters []raft.Server
 	for _, s := range d.servers() {
 		if s.Suffrage == raft.Voter {
@@ -101,18 +101,18 @@ func (d *Driver) poll(ctx context.Context, term uint64) error {
 }
 
 func (d *Driver) askVoter(ctx context.Context, s raft.Server, term uint64) error {
-	if string(s.ID) == d.home.id {
-		return d.vouch(term)
+	if string(s.ID) == d.data.id {
+		return d.checkTerm(term)
 	}
 	addr := d.addressOf(string(s.ID))
 	if addr == "" {
 		addr = string(s.Address)
 	}
-	return d.post(ctx, addr, pathVouch, vouchRequest{ID: string(s.ID), Term: term}, nil)
+	return d.post(ctx, addr, pathTerm, termRequest{ID: string(s.ID), Term: term}, nil)
 }
 
-// vouch returns nil if this node has voted for nobody in a later term.
-func (d *Driver) vouch(term uint64) error {
+// checkTerm returns nil if this node has voted for nobody in a later term.
+func (d *Driver) checkTerm(term uint64) error {
 	if d.raft.CurrentTerm() > term {
 		return errNotLeader
 	}

@@ -13,39 +13,39 @@ import (
 
 var _ cluster.Reporter = (*Driver)(nil)
 
-// state returns who is who; only the leader knows.
-func (d *Driver) state(ctx context.Context) ([]cluster.Peer, error) {
-	r, err := d.reigning()
+// peers returns the nodes and how they are; only the leader knows.
+func (d *Driver) peers(ctx context.Context) ([]cluster.Peer, error) {
+	l, err := d.leading()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.confirm(ctx, r); err != nil {
+	if err := d.verifyLeader(ctx, l); err != nil {
 		return nil, err
 	}
-	servers, seats, now := d.servers(), d.seats(), boottime()
+	servers, members, now := d.servers(), d.members(), boottime()
 	var ids []string
 	for _, s := range servers {
 		ids = append(ids, string(s.ID))
 	}
-	suspects := d.gossip.suspects(ids)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	suspects := d.discovery.suspects(ids)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var peers []cluster.Peer
 	for _, s := range servers {
 		p := cluster.Peer{
 			ID: string(s.ID), Addr: string(s.Address),
-			Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == d.home.id,
+			Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == d.data.id,
 			Suspect: suspects[string(s.ID)],
 		}
-		for _, seat := range seats {
-			if seat.id != p.ID {
+		for _, m := range members {
+			if m.id != p.ID {
 				continue
 			}
-			p.Member = seat.who
-			if seen, ok := r.seen[seat.who]; ok {
-				p.Silent = max(0, time.Duration(now-seen))
+			p.Member = m.inc
+			if last, ok := l.lastContact[m.inc]; ok {
+				p.Silent = max(0, time.Duration(now-last))
 			}
-			p.Suspect = p.Suspect || p.Silent > 3*d.cfg.Beat
+			p.Suspect = p.Suspect || p.Silent > 3*d.cfg.Heartbeat
 		}
 		peers = append(peers, p)
 	}
@@ -55,8 +55,8 @@ func (d *Driver) state(ctx context.Context) ([]cluster.Peer, error) {
 // Peers returns the nodes of the cluster, as its leader sees them.
 func (d *Driver) Peers(ctx context.Context) ([]cluster.Peer, error) {
 	var peers []cluster.Peer
-	err := d.ask(ctx, pathState, struct{}{}, &peers, func() (err error) {
-		peers, err = d.state(ctx)
+	err := d.askLeader(ctx, pathPeers, struct{}{}, &peers, func() (err error) {
+		peers, err = d.peers(ctx)
 		return err
 	})
 	if err != nil {

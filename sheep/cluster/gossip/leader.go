@@ -1,0 +1,245 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"sheepdog/sheep"
+)
+
+// errNotLeader is what a node that does not lead answers to what only the
+// leader does.
+var errNotLeader = errors.New("this node does not lead the cluster")
+
+// applyTimeout bounds the wait for room in Raft's queue.
+const applyTimeout = 5 * time.Second
+
+// A leadership is this node's time as the leader.
+type leadership struct {
+	id   uint64 // as the log has it
+	term uint64 // of Raft
+
+	mu          sync.Mutex
+	lastContact map[sheep.Incarnation]int64 // guarded by mu; when members were heard of last
+	hosts       map[string]string           // guarded by mu; by ID: from where its member was heard of
+	expelling   map[sheep.Incarnation]bool  // guarded by mu; their leaves are being logged
+	joining     map[string]int64            // guarded by mu; when nodes became servers that are no members yet
+	absent      map[string]int64            // guarded by mu; since when voters have not been members
+	lastCheck   int64                       // guarded by mu; when the members were looked after last
+
+	verifier verifier
+}
+
+// joinTimeout is how long a server may take to become a member.
+const joinTimeout = time.Minute
+
+// leaderLoop leads until ctx is done. It is called when Raft has elected this
+// node.
+func (d *Driver) leaderLoop(ctx context.Context) {
+	l, err := d.establishLeadership()
+	if err != nil {
+		d.log.Debug("begin to lead the cluster", "err", err)
+		return
+	}
+	defer func() {
+		d.mu.Lock()
+		d.leadership = nil
+		d.mu.Unlock()
+	}()
+	d.mu.Lock()
+	d.leadership = l
+	d.mu.Unlock()
+	d.log.Info("this node leads the cluster", "term", l.term)
+	d.wake.fire()
+	tick := time.NewTicker(d.cfg.Heartbeat)
+	defer tick.Stop()
+	for {
+		changed := d.wake.wait()
+		d.expelOverdue(l)
+		d.adjustVoters(l)
+		select {
+		case <-tick.C:
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// establishLeadership logs the begin of a leadership. When it returns, this
+// node has applied all that leaders before it have logged.
+func (d *Driver) establishLeadership() (*leadership, error) {
+	l := &leadership{
+		id:          randomNumber(),
+		lastContact: map[sheep.Incarnation]int64{}, hosts: map[string]string{}, expelling: map[sheep.Incarnation]bool{},
+		joining: map[string]int64{}, absent: map[string]int64{},
+	}
+	c := command{
+		kind: commandLeadership, inc: d.inc, time: time.Now().UnixNano(), leadership: l.id, id: d.data.id,
+		data: d.clusterID().append(nil),
+	}
+	if err := d.raft.Apply(c.append(nil), applyTimeout).Error(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	latest := d.latest
+	d.mu.Unlock()
+	if latest.leadership != l.id {
+		return nil, errNotLeader // already somebody else's turn
+	}
+	l.term = latest.term
+	l.lastCheck = boottime()
+	return l, nil
+}
+
+// leading returns this node's leadership, or an error.
+func (d *Driver) leading() (*leadership, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.leadership == nil || d.raft.State() != raft.Leader {
+		return nil, errNotLeader
+	}
+	return d.leadership, nil
+}
+
+func (d *Driver) members() []member {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state.members // never changed in place, but appended to
+}
+
+// expelOverdue logs the leaves of members whose leases are over for certain.
+func (d *Driver) expelOverdue(l *leadership) {
+	for inc, silent := range l.overdue(d.members(), d.cfg, boottime()) {
+		c := command{
+			kind: commandLeave, inc: inc, time: time.Now().UnixNano(), leadership: l.id,
+			data: fmt.Appendf(nil, "not heard of for %v", silent.Round(time.Millisecond)),
+		}
+		err := d.raft.Apply(c.append(nil), applyTimeout).Error()
+		if err != nil {
+			d.log.Debug("log the leave of a member", "member", inc, "err", err)
+			return // Raft has another leader, or will elect this one anew
+		}
+		d.log.Warn("a member is gone", "member", inc, "silent", silent.Round(time.Millisecond))
+	}
+}
+
+// overdue returns the members that were not heard of for too long, and for how
+// long. From then on they get no lease.
+func (l *leadership) overdue(members []member, cfg Config, now int64) map[sheep.Incarnation]time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// While this process was stopped, it could not hear anybody.
+	slept := now-l.lastCheck > int64(cfg.ExpelAfter-cfg.Lease)/2+int64(cfg.Heartbeat)
+	l.lastCheck = now
+	gone := map[sheep.Incarnation]time.Duration{}
+	for _, m := range members {
+		if slept {
+			l.lastContact[m.inc] = now
+		}
+		last, heard := l.lastContact[m.inc]
+		if !heard { // the leader before may have heard of it just before this one's election
+			last = now + int64(cfg.LeaderLease)
+			l.lastContact[m.inc] = last
+		}
+		if silent := time.Duration(now - last); silent >= cfg.ExpelAfter {
+			gone[m.inc] = silent
+			l.expelling[m.inc] = true
+		}
+	}
+	maps.DeleteFunc(l.lastContact, func(inc sheep.Incarnation, _ int64) bool {
+		return !slices.ContainsFunc(members, func(m member) bool { return m.inc == inc })
+	})
+	return gone
+}
+
+// contact notes that a member was heard of now, from an address. It reports
+// false if the member is being expelled.
+func (l *leadership) contact(inc sheep.Incarnation, id, from string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.expelling[inc] {
+		return false
+	}
+	l.lastContact[inc] = boottime()
+	l.hosts[id] = hostOf(from)
+	return true
+}
+
+// hostOf returns the host of an address, or an empty string for this process.
+func hostOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	return host
+}
+
+// adjustVoters takes a step towards the right voters.
+func (d *Driver) adjustVoters(l *leadership) {
+	f := d.raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	servers := f.Configuration().Servers
+	step, ok := l.autopilot(servers, d.members(), d.data.id, d.cfg.VoterTimeout, boottime()).next()
+	if !ok {
+		return
+	}
+	var done raft.IndexFuture
+	switch step.op {
+	case "promote":
+		done = d.raft.AddVoter(step.id, configuredAddress(servers, step.id), f.Index(), applyTimeout)
+	case "demote":
+		done = d.raft.DemoteVoter(step.id, f.Index(), applyTimeout)
+	default:
+		done = d.raft.RemoveServer(step.id, f.Index(), applyTimeout)
+	}
+	if err := done.Error(); err != nil {
+		d.log.Debug("change the voters", "change", step.op, "node", step.id, "err", err)
+		return
+	}
+	d.log.Info("the voters have changed", "change", step.op, "node", step.id)
+	d.wake.fire()
+}
+
+// configuredAddress returns the address of a server in Raft's configuration.
+func configuredAddress(servers []raft.Server, id raft.ServerID) raft.ServerAddress {
+	for _, s := range servers {
+		if s.ID == id {
+			return s.Address
+		}
+	}
+	return ""
+}
+
+// autopilot returns what there is to choose voters from.
+func (l *leadership) autopilot(servers []raft.Server, members []member, self string, timeout time.Duration, now int64) autopilot {
+	a := autopilot{
+		servers: servers, members: members, self: self, timeout: timeout,
+		absent: map[string]time.Duration{}, joining: map[string]bool{},
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.joining, func(_ string, at int64) bool { return now-at > int64(joinTimeout) })
+	for id := range l.joining {
+		a.joining[id] = true
+	}
+	for _, s := range servers {
+		id := string(s.ID)
+		if a.isMember(s.ID) {
+			delete(l.absent, id)
+			continue
+		}
+		if _, ok := l.absent[id]; !ok {
+			l.absent[id] = now
+		}
+		a.absent[id] = time.Duration(now - l.absent[id])
+	}
+	return a
+}
