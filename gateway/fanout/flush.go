@@ -40,7 +40,7 @@ func (f *Fanout) flushAll(ctx context.Context, v *nodes, vdi sheep.VDIID) error 
 	errs := make([]error, len(v.Nodes))
 	var wg sync.WaitGroup
 	for i, n := range v.Nodes {
-		if n.VNodes == 0 || i == v.Self {
+		if !v.Stores(n) || i == v.Self {
 			continue
 		}
 		wg.Go(func() { errs[i] = f.peers.Flush(ctx, v.peers[i], v.Epoch, vdi) })

@@ -161,6 +161,7 @@ func (c *Cluster) buildView() *View {
 		HealedEpoch:      s.healed,
 		Joined:           c.applying.member,
 	}
+	s.healing.show(v, c.cfg.HealDelay)
 	for i, m := range s.members {
 		v.Members[i] = Member{Node: m.node, Incarnation: m.inc, Joined: m.joined, Complete: m.complete}
 	}

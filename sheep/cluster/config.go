@@ -59,6 +59,10 @@ type Config struct {
 	// Incarnation is drawn at random if it is zero.
 	Incarnation sheep.Incarnation
 
+	// HealDelay is how long the copies of a node that has left are waited for,
+	// unless the log says otherwise. It is the same on all nodes.
+	HealDelay time.Duration
+
 	History  History
 	Driver   Driver
 	Hooks    Hooks

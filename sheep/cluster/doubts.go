@@ -79,6 +79,7 @@ func (s *state) mayLack(p sheep.Policy) bool {
 // trustAll takes note that every copy is current and durable.
 func (s *state) trustAll() {
 	s.healed = s.epoch
+	s.healing.absences = nil // nothing depends on them
 	s.deaths, s.spans = nil, nil
 	s.noteZones()
 	for _, st := range s.vdis.all {

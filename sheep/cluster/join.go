@@ -95,6 +95,7 @@ func (s *state) join(e Entry, fx *effects) {
 	}
 	m := &member{inc: e.Member, node: h.node, fixed: h.fixed, joined: e.Index}
 	s.members = append(s.members, m)
+	s.healing.returned(m.node.Addr)
 	fx.view = true
 	if s.healed < s.epoch && s.settings.Flags&FlagRecycle == 0 {
 		m.owed = h.owed // there may be VDIs that only this node knows
@@ -203,6 +204,9 @@ func (s *state) leave(e Entry, fx *effects) {
 	hadStorage := hasStorage(s.present())
 	s.members = slices.Delete(s.members, i, i+1)
 	fx.view = true
+	if s.status == OK && !s.stopping {
+		s.healing.missed(gone, e.Time)
+	}
 	s.unlockGone(gone)
 	s.doubtGone(gone)
 	s.disownGone(gone.inc, fx)
@@ -231,6 +235,7 @@ func (s *state) restart(fx *effects) {
 	fresh := newState()
 	fresh.index = s.index
 	fresh.plans = s.plans[:min(len(s.plans), 1)]
+	fresh.healing = s.healing.nextLife()
 	*s = *fresh
 	for _, e := range waiting {
 		e.Index = s.index

@@ -32,7 +32,7 @@ func (m formatMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	s.dropOwners(fx)
 	s.dropPlans(fmt.Errorf("%w: the cluster was formatted", sheep.ErrAgain), fx)
 	s.vdis = newVDITable()
-	s.settings = m.settings
+	s.settings, s.healing = m.settings, newHealing()
 	s.status, s.started = OK, true
 	s.epoch, s.forced = 0, 0
 	fx.format = true
@@ -102,6 +102,7 @@ func (forceRecoverMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 		return fmt.Errorf("%w: members still tell their VDIs", sheep.ErrAgain)
 	}
 	s.status, s.started = OK, true
+	s.healing.absences = nil // they are given up
 	s.beginEpoch(e.Time, fx)
 	s.forced = s.epoch
 	s.resume(fx)

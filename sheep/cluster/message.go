@@ -42,6 +42,9 @@ const (
 	kindFreeze       messageKind = 19
 	kindDone         messageKind = 20
 	kindDoubt        messageKind = 21
+	kindSetDelay     messageKind = 22
+	kindMaintain     messageKind = 23
+	kindDrain        messageKind = 24
 )
 
 // decode reads the body of a message of kind k.
@@ -89,6 +92,12 @@ func (k messageKind) decode(d *decoder) message {
 		return decodeDone(d)
 	case kindDoubt:
 		return doubtMsg{vid: d.vid(), since: d.u64()}
+	case kindSetDelay:
+		return setDelayMsg{int64(d.u64())}
+	case kindMaintain:
+		return maintainMsg{addr: d.addr(), on: d.bool(), duration: int64(d.u64())}
+	case kindDrain:
+		return drainMsg{addr: d.addr(), on: d.bool()}
 	}
 	d.bad = true
 	return nil

@@ -167,7 +167,7 @@ func (g *generator) message(s *state, m *member) message {
 	if len(s.plans) > 0 {
 		plan = s.plans[0].index
 	}
-	switch g.rng.IntN(20) {
+	switch g.rng.IntN(23) {
 	case 0:
 		if s.epoch == 0 || g.rng.IntN(20) == 0 {
 			return formatMsg{Settings{Ctime: g.index, Copies: 2, BlockShift: 22, Flags: FlagAutoVNode | FlagLocks, Store: "tree"}}
@@ -204,6 +204,12 @@ func (g *generator) message(s *state, m *member) message {
 		return freezeMsg{plan, []sheep.VDIID{vid, 1 + vid%6}}
 	case 18:
 		return doneMsg{plan: plan, changes: []VDIChange{{VDI: v, Drop: g.rng.IntN(3) == 0}}}
+	case 19:
+		return setDelayMsg{int64(g.rng.IntN(1000)) - 1}
+	case 20:
+		return maintainMsg{addr: testNode(fmt.Sprintf("%x", 1+g.rng.IntN(8))).Addr, on: g.rng.IntN(2) == 0, duration: int64(g.rng.IntN(3) * 100)}
+	case 21:
+		return drainMsg{addr: testNode(fmt.Sprintf("%x", 1+g.rng.IntN(8))).Addr, on: g.rng.IntN(3) == 0}
 	}
 	return contributeMsg{[]KnownVDI{{v, sheep.Epoch(g.rng.IntN(5))}}}
 }

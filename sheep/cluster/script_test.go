@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sheepdog/sheep"
 )
@@ -123,6 +124,9 @@ func (p *player) summary() string {
 	if s.forced > 0 {
 		fmt.Fprintf(&line, " forced %d", s.forced)
 	}
+	if len(s.healing.maintenance)+len(s.healing.drained) > 0 || s.healing.delay != unsetDelay {
+		line.WriteString(healingText(s))
+	}
 	for _, vid := range s.ownedBy(func(owner) bool { return true }) {
 		o := s.owners[vid]
 		fmt.Fprintf(&line, " own %v=%v", vid, o.Ownership)
@@ -156,6 +160,27 @@ func (p *player) summary() string {
 		fmt.Fprintf(&line, " plan %d by %x", q.index, uint64(q.executor))
 	}
 	return line.String()
+}
+
+// healingText shows what a view says of healing that waits.
+func healingText(s *state) string {
+	var v View
+	s.healing.show(&v, time.Hour)
+	out := fmt.Sprintf(" delay %v", v.HealDelay)
+	for _, a := range v.Absences {
+		patience := a.Patience.String()
+		if a.Patience == NoEnd {
+			patience = "for ever"
+		}
+		out += fmt.Sprintf(" without %s(%v)", letter(a.Node), patience)
+	}
+	for _, m := range v.Maintenance {
+		out += fmt.Sprintf(" maintained %s", letter(sheep.Node{Addr: m.Addr}))
+	}
+	for _, addr := range v.Drained {
+		out += fmt.Sprintf(" drained %s", letter(sheep.Node{Addr: addr}))
+	}
+	return out
 }
 
 func letter(n sheep.Node) string { return fmt.Sprintf("%x", n.Addr.Addr().As4()[3]) }
@@ -280,6 +305,12 @@ func (p *player) message(verb string, rest []string) message {
 		return disownMsg{vid(), gen()}
 	case "doubt":
 		return doubtMsg{vid(), number(a, "since", 0)}
+	case "delay":
+		return setDelayMsg{int64(number(a, "seconds", 0)) * 1e9}
+	case "maintain":
+		return maintainMsg{addr: testNode(rest[0]).Addr, on: !slices.Contains(rest, "off"), duration: int64(number(a, "seconds", 0)) * 1e9}
+	case "drain":
+		return drainMsg{addr: testNode(rest[0]).Addr, on: !slices.Contains(rest, "undo")}
 	case "plan":
 		return planMsg{1, []byte("payload")}
 	case "freeze":

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"sheepdog/sheep"
-	"sheepdog/sheep/placement"
 )
 
 // A state is all that the members agree on after some entry of the log. It
@@ -31,6 +30,7 @@ type state struct {
 	turnover bool
 
 	recoveryOff bool
+	healing     healing
 	members     []*member // in the order of their joins
 	waiting     []Entry   // joins that wait for the end of a cluster that shuts down
 	vdis        vdiTable
@@ -76,7 +76,7 @@ type reply struct {
 }
 
 func newState() *state {
-	return &state{status: Wait, vdis: newVDITable(), owners: map[sheep.VDIID]owner{}}
+	return &state{status: Wait, vdis: newVDITable(), owners: map[sheep.VDIID]owner{}, healing: newHealing()}
 }
 
 // apply applies the next entry. Entries that make no sense have no effect.
@@ -149,11 +149,7 @@ func (s *state) present() []sheep.Node {
 	for i, m := range s.members {
 		nodes[i] = m.node
 	}
-	slices.SortFunc(nodes, func(a, b sheep.Node) int { return sheep.CompareAddr(a.Addr, b.Addr) })
-	if s.settings.Flags&FlagAutoVNode != 0 {
-		return placement.AutoVNodes(nodes)
-	}
-	return nodes
+	return effective(nodes, s.healing.drained, s.settings)
 }
 
 func hasStorage(nodes []sheep.Node) bool {

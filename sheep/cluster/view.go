@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -58,10 +59,16 @@ type View struct {
 
 	Settings         Settings
 	RecoveryDisabled bool
-	ForcedEpoch      sheep.Epoch // members of older epochs that are missing were given up
-	HealedEpoch      sheep.Epoch // the newest epoch that all its members were complete for
-	Joined           bool        // this node is a member
-	Self             int         // this node in Nodes, or -1
+
+	HealDelay   time.Duration    // so long the copies of a node that has left are waited for
+	Absences    []Absence        // nodes that have left and whose copies were not yet made anew
+	Maintenance []Maintenance    // nodes whose departure is meant
+	Drained     []netip.AddrPort // nodes that are to hold nothing; in Nodes they have no VNodes
+
+	ForcedEpoch sheep.Epoch // members of older epochs that are missing were given up
+	HealedEpoch sheep.Epoch // the newest epoch that all its members were complete for
+	Joined      bool        // this node is a member
+	Self        int         // this node in Nodes, or -1
 }
 
 // Serving returns nil if the cluster takes requests, else the error that
