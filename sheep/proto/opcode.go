@@ -82,6 +82,8 @@ const (
 const (
 	OpGetWaiting Opcode = 0xCE // reply: WaitingList
 	OpGetMembers Opcode = 0xCF // reply: PeerStates, from the leader of the cluster
+	OpGetCopy    Opcode = 0xD9 // ObjectBody.ID; reply: CopyReport of the answering node's copy
+	OpGetScrub   Opcode = 0xDA // reply: ScrubReport
 )
 
 // Our own opcodes between daemons: never renumber.
@@ -212,6 +214,8 @@ var ops = [256]opInfo{
 
 	OpGetWaiting: {"GET_WAITING", ClassInternal, ScopeLocal, false, false},
 	OpGetMembers: {"GET_MEMBERS", ClassInternal, ScopeLocal, true, false},
+	OpGetCopy:    {"GET_COPY", ClassInternal, ScopeLocal, false, false},
+	OpGetScrub:   {"GET_SCRUB", ClassInternal, ScopeLocal, false, false},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

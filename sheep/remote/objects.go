@@ -150,3 +150,40 @@ func (c *Cluster) Repair(ctx context.Context, n, from sheep.Node, id sheep.Objec
 	})
 	return err
 }
+
+// Copy returns what node n says of its copy of object id, whose content it reads
+// for that. Of a daemon of C Sheepdog only the content is known, and that counts
+// as current.
+func (c *Cluster) Copy(ctx context.Context, n sheep.Node, id sheep.ObjectID, epoch sheep.Epoch) (proto.CopyReport, error) {
+	_, data, err := c.Do(ctx, Request{
+		Op: proto.OpGetCopy, To: Address(n), Epoch: epoch,
+		Body: proto.ObjectBody{ID: id}.Body(), Into: make([]byte, proto.CopyReportSize),
+	})
+	switch Result(err) {
+	case proto.ResultSuccess:
+		if err != nil {
+			return proto.CopyReport{}, err
+		}
+		return proto.DecodeCopyReport(data)
+	case proto.ResultInvalid:
+		return c.hashed(ctx, n, id, epoch)
+	}
+	return proto.CopyReport{}, err
+}
+
+// hashed is Copy for daemons that only tell the hash.
+func (c *Cluster) hashed(ctx context.Context, n sheep.Node, id sheep.ObjectID, epoch sheep.Epoch) (proto.CopyReport, error) {
+	r := proto.CopyReport{CopyState: proto.CopyState{ID: id, Bits: proto.CopyTrusted}}
+	digest, err := c.Hash(ctx, n, id, epoch)
+	switch Result(err) {
+	case proto.ResultNoObject:
+		return r, nil
+	case proto.ResultIO:
+		r.Bits |= proto.CopyExists
+		r.Read = proto.ResultIO
+		return r, nil
+	}
+	r.Bits |= proto.CopyExists
+	r.Digest = digest
+	return r, err
+}

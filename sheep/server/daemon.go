@@ -17,9 +17,9 @@ const MaxIO = 64 << 20
 // maxOther bounds the payload of requests for which nothing else is said.
 const maxOther = 64 << 10
 
-// Parts is what a Daemon is made of. All but Owner, Replica, Copies and
-// Recovery are required; without these the operations that need them answer
-// ResultNotSupported.
+// Parts is what a Daemon is made of. All but Owner, Replica, Copies, Recovery
+// and Scrub are required; without these the operations that need them answer
+// ResultNotSupported, or with nothing to tell.
 type Parts struct {
 	Guard      Guard
 	Operations Operations
@@ -28,6 +28,7 @@ type Parts struct {
 	Replica    Replica
 	Copies     Copies
 	Recovery   Recovery
+	Scrub      Scrub
 
 	// Owner returns what serves the requests that the gateway with the
 	// incarnation forwards.

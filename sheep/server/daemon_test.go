@@ -27,7 +27,7 @@ var (
 	otherOps = []uint8{
 		0x86, 0x89, 0x97, 0x98, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA8, 0xA9, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4,
 		0xB5, 0xB8, 0xBB, 0xBC, 0xBF, 0xC0, 0xC1, 0xC2, 0xC5, 0xC7, 0xC8, 0xCC, 0xCD,
-		0xCE,
+		0xCE, 0xD9, 0xDA,
 	}
 	ownOps = []uint8{0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5}
 )
@@ -36,7 +36,7 @@ func version(op uint8) uint8 {
 	switch {
 	case op < 0x80:
 		return 2
-	case op >= 0xD0:
+	case op >= 0xD0 && (op < 0xD9 || op > 0xDF):
 		return 1
 	}
 	return 10
@@ -555,6 +555,11 @@ func TestWhatTheNodeTellsOfItself(t *testing.T) {
 	if got, err := proto.DecodePeerStates(data); err != nil || len(got) != 2 || got[0].Bits != proto.PeerMember|proto.PeerVoter|proto.PeerLeader ||
 		got[1].Bits != proto.PeerSuspect || got[1].Silent != 9 || got[1].Node.Addr.Port() != 7901 {
 		t.Errorf("members %+v, %v", got, err)
+	}
+	query(proto.OpGetScrub, 100, none, proto.ResultInvalid)
+	_, data = query(proto.OpGetScrub, proto.ScrubRoom, none, proto.ResultSuccess)
+	if got, err := proto.DecodeScrubReport(data); err != nil || got.Bits != 0 {
+		t.Errorf("scrub of a node that does not: %+v, %v", got, err)
 	}
 	query(proto.OpGetWaiting, 100, none, proto.ResultInvalid)
 	_, data = query(proto.OpGetWaiting, proto.WaitingRoom, none, proto.ResultSuccess)

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -39,20 +40,65 @@ func wantResult(t *testing.T, got, want result) {
 }
 
 func TestCheckRepairsWhatDiffersFromMost(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		c, id, at := damaged(t)
+		c.Plain = plain
+		c.Copy(at[0], id)[5] ^= 1
+		wantResult(t, run(t, c, "", "vdi", "check", "test"),
+			result{stdout: "fixed replica " + id.String() + "\nfinish check&repair test\n"})
+		if !slices.Equal(c.Copy(at[0], id), c.Copy(at[1], id)) {
+			t.Error("the copy that differed still does")
+		}
+		wantResult(t, run(t, c, "", "vdi", "check", "test"), result{stdout: "finish check&repair test\n"})
+	}
+}
+
+func TestCheckSaysWhichCopyWon(t *testing.T) {
+	c, id, at := damaged(t)
+	name := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", fakesheep.FirstPort+at[i]) }
+	c.Copy(at[0], id)[5] ^= 1
+	wantResult(t, run(t, c, "", "vdi", "check", "-v", "test"), result{stdout: "fixed replica " + id.String() + " at " + name(0) +
+		" by the copy of " + name(1) + ": 2 of 3 agree\nfinish check&repair test\n"})
+	c.Drop(at[2], id)
+	r := run(t, c, "", "vdi", "check", "--json", "test")
+	want := `"object":"` + id.String() + `","what":"missing","node":"` + name(2) + `"`
+	if flat := strings.NewReplacer(" ", "", "\n", "").Replace(r.stdout); r.status != 0 || !strings.Contains(flat, want) {
+		t.Errorf("got %+v, want JSON with %s", r, want)
+	}
+}
+
+func TestCheckTakesTheNewestWithoutMajority(t *testing.T) {
+	c, id, at := damaged(t)
+	newest := slices.Clone(c.Copy(at[1], id))
+	c.Copy(at[0], id)[5] ^= 1
+	c.Copy(at[2], id)[5] ^= 2
+	c.Written(at[1], id, 7)
+	wantResult(t, run(t, c, "", "vdi", "check", "test"),
+		result{stdout: strings.Repeat("fixed replica "+id.String()+"\n", 2) + "finish check&repair test\n"})
+	for _, i := range at {
+		if !slices.Equal(c.Copy(i, id), newest) {
+			t.Errorf("node %d has another copy than the newest", i)
+		}
+	}
+}
+
+func TestCheckLeavesADrawToThePerson(t *testing.T) {
 	c, id, at := damaged(t)
 	c.Copy(at[0], id)[5] ^= 1
 	c.Drop(at[2], id)
-	wantResult(t, run(t, c, "", "vdi", "check", "test"), result{stderr: "no majority of " + id.String() + "\n",
-		stdout: "finish check&repair test\n", status: 1})
-
-	c, id, at = damaged(t)
-	c.Copy(at[0], id)[5] ^= 1
-	wantResult(t, run(t, c, "", "vdi", "check", "test"),
-		result{stdout: "fixed replica " + id.String() + "\nfinish check&repair test\n"})
-	if !slices.Equal(c.Copy(at[0], id), c.Copy(at[1], id)) {
-		t.Error("the copy that differed still does")
+	r := run(t, c, "", "vdi", "check", "test")
+	want := "no majority of " + id.String() + ": the copies of 127.0.0.1:"
+	if r.status != 1 || r.stdout != "finish check&repair test\n" || !strings.HasPrefix(r.stderr, want) || !strings.Contains(r.stderr, "equally new") {
+		t.Errorf("got %+v, want status 1 and %q", r, want)
 	}
-	wantResult(t, run(t, c, "", "vdi", "check", "test"), result{stdout: "finish check&repair test\n"})
+	oldest := slices.Clone(c.Copy(min(at[0], at[1]), id))
+	wantResult(t, run(t, c, "", "vdi", "check", "-f", "test"),
+		result{stdout: "fixed replica " + id.String() + "\nfixed missing " + id.String() + "\nfinish check&repair test\n"})
+	for _, i := range at {
+		if !slices.Equal(c.Copy(i, id), oldest) {
+			t.Errorf("node %d has another copy than the oldest member had", i)
+		}
+	}
 }
 
 func TestCheckRepairsWhatIsMissing(t *testing.T) {
@@ -88,12 +134,20 @@ func TestCheckTellsWhatCannotBeRepaired(t *testing.T) {
 		result{stderr: "no node has " + id.String() + "\n", stdout: "fix vdi test\nfinish check&repair test\n", status: 1})
 }
 
-func TestCheckWithoutTwoOfThreeVotes(t *testing.T) {
+func TestCheckComparesSharedObjectsOnce(t *testing.T) {
 	c, id, at := damaged(t)
-	c.Copy(at[0], id)[5] ^= 1
-	c.Copy(at[1], id)[5] ^= 2
-	wantResult(t, run(t, c, "", "vdi", "check", "test"),
-		result{stderr: "no majority of " + id.String() + "\n", stdout: "finish check&repair test\n", status: 1})
+	mustRun(t, c, "", "vdi", "snapshot", "-s", "tag", "test")
+	c.Requests()
+	mustRun(t, c, "", "cluster", "check")
+	asked := 0
+	for _, op := range c.Requests() {
+		if op == proto.OpGetCopy.String() {
+			asked++
+		}
+	}
+	if want := len(at) * 3; asked != want { // two inodes and the data object id
+		t.Errorf("the copies of %v and of two inodes were asked for %d times, want %d", id, asked, want)
+	}
 }
 
 func TestCheckOfExistence(t *testing.T) {

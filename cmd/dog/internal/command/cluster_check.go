@@ -13,6 +13,7 @@ func clusterCheck(ctx context.Context, s *session) error {
 		return s.listFailed(err)
 	}
 	var damaged error
+	checked := new(idSet)
 	for _, h := range all {
 		if ctx.Err() != nil {
 			return interrupted()
@@ -22,7 +23,7 @@ func clusterCheck(ctx context.Context, s *session) error {
 		} else {
 			s.print("fix vdi %s\n", h.Name)
 		}
-		err := s.checkVDI(ctx, h)
+		err := s.checkVDI(ctx, h, checked, false)
 		if f, ok := errors.AsType[*failure](err); ok {
 			for _, line := range f.lines {
 				s.warn("%s", line)

@@ -53,7 +53,7 @@ func groups() []group {
 
 func vdiCommands() []command {
 	return []command{
-		{name: "check", about: "compare the copies of an image and repair them", options: "seaphT", args: "<vdiname>", nodes: true, needs: 1, max: 1, run: vdiCheck},
+		{name: "check", about: "compare the copies of an image and repair them", options: "seaphfvT", json: true, args: "<vdiname>", nodes: true, needs: 1, max: 1, run: vdiCheck},
 		{name: "create", about: "make an image", options: "PycaphrvzT", args: "<vdiname> <size>", nodes: true, needs: 1, max: 2, run: vdiCreate},
 		{name: "snapshot", about: "make a snapshot of an image", options: "saphrvTR", args: "<vdiname>", needs: 1, max: 1, run: vdiSnapshot},
 		{name: "clone", about: "make an image of a snapshot", options: "sPnaphrvT", args: "<src vdi> <dst vdi>", needs: 1, max: 2, run: vdiClone},
@@ -135,7 +135,7 @@ func clusterCommands() []command {
 			{name: "disable", about: "do not recover after membership changes", run: clusterRecoverDisable},
 		}},
 		{name: "reweight", about: "adapt the vnodes to the sizes of the disks", options: "aphT", run: notSupported},
-		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphTf", sweep: true, nodes: true, run: clusterCheck},
+		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphvTf", sweep: true, nodes: true, run: clusterCheck},
 		{name: "alter-copy", about: "change the default redundancy", options: "aphTcf", run: notSupported},
 	}
 }

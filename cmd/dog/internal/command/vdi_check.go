@@ -2,9 +2,7 @@ package command
 
 import (
 	"context"
-	"fmt"
 	"iter"
-	"slices"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/placement"
@@ -22,15 +20,24 @@ func vdiCheck(ctx context.Context, s *session) error {
 	if s.opts.exist {
 		return s.checkExistence(ctx, h)
 	}
-	return s.checkVDI(ctx, h)
+	return s.checkVDI(ctx, h, new(idSet), s.opts.force)
 }
 
 // checkWidth is how many objects are compared at once.
 const checkWidth = 8
 
-// checkVDI compares and repairs the objects of one VDI. Its failure says that
-// something could not be repaired.
-func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
+// A checkReport is the JSON form of vdi check.
+type checkReport struct {
+	Name    string      `json:"name"`
+	Objects uint64      `json:"objects"` // compared
+	Fixed   []repairRow `json:"fixed"`
+	Broken  []string    `json:"broken"` // what could not be repaired, in words
+}
+
+// checkVDI compares and repairs the objects of one VDI, but for those in checked,
+// to which it adds them. With force it decides between copies that are equally
+// new. Its failure says that something could not be repaired.
+func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader, checked *idSet, force bool) error {
 	policy, err := h.Policy()
 	if err != nil {
 		return fail(ExitFailure, "%v", err)
@@ -45,34 +52,59 @@ func (s *session) checkVDI(ctx context.Context, h *proto.InodeHeader) error {
 	if err != nil {
 		return err
 	}
-	bar := s.newProgress(s.out, s.app.env.StdoutWidth, total<<h.BlockShift, size.Human)
+	var bar *progress
+	if !s.opts.json {
+		bar = s.newProgress(s.out, s.app.env.StdoutWidth, total<<h.BlockShift, size.Human)
+	}
 	defer bar.finish()
-	c := checker{s: s, ring: placement.NewRing(s.nodes.Nodes), copies: int(h.Copies)}
-	damaged := false
+	c := checker{s: s, ring: placement.NewRing(s.nodes.Nodes), copies: int(h.Copies), force: force}
+	report := checkReport{Name: h.Name, Fixed: []repairRow{}, Broken: []string{}}
 	ids := s.objectsOf(h)
 	for verdict := range remote.Ordered(ids.all(ctx), checkWidth, func(id sheep.ObjectID) verdict {
+		if !checked.add(id) {
+			return verdict{}
+		}
 		return c.check(ctx, id)
 	}) {
 		if ctx.Err() != nil {
 			return interrupted()
 		}
-		for _, line := range verdict.fixed {
-			s.print("%s\n", line)
-		}
-		for _, line := range verdict.broken {
-			s.warn("%s", line)
-			damaged = true
-		}
+		s.showVerdict(verdict)
+		report.Objects++
+		report.Fixed = append(report.Fixed, verdict.fixed...)
+		report.Broken = append(report.Broken, verdict.broken...)
 		bar.add(1 << h.BlockShift)
 	}
 	if ids.err != nil {
 		return ids.err
 	}
-	s.print("finish check&repair %s\n", h.Name)
-	if damaged {
+	if s.opts.json {
+		if err := s.writeJSON(report); err != nil {
+			return err
+		}
+	} else {
+		s.print("finish check&repair %s\n", h.Name)
+	}
+	if len(report.Broken) > 0 {
 		return quiet(ExitFailure)
 	}
 	return nil
+}
+
+// showVerdict prints what was found of one object.
+func (s *session) showVerdict(v verdict) {
+	for _, r := range v.fixed {
+		switch {
+		case s.opts.json:
+		case s.opts.verbose:
+			s.print("fixed %s %s at %s by the copy of %s: %s\n", r.What, r.Object, r.Node, r.From, r.Why)
+		default:
+			s.print("fixed %s %s\n", r.What, r.Object)
+		}
+	}
+	for _, line := range v.broken {
+		s.warn("%s", line)
+	}
 }
 
 // vdiObjects are the objects of a VDI: its inode with what belongs to that, its
@@ -130,121 +162,6 @@ func (s *session) count(ctx context.Context, h *proto.InodeHeader) (uint64, erro
 		n++
 	}
 	return n, ids.err
-}
-
-// A checker compares copies.
-type checker struct {
-	s      *session
-	ring   *placement.Ring
-	copies int
-}
-
-// A verdict is what was found of one object.
-type verdict struct {
-	fixed  []string // what was repaired
-	broken []string // what could not be
-}
-
-func broken(format string, args ...any) verdict {
-	return verdict{broken: []string{fmt.Sprintf(format, args...)}}
-}
-
-// A copyState is one node's copy.
-type copyState struct {
-	node    sheep.Node
-	present bool
-	digest  remote.Digest
-	err     error
-}
-
-// looks is how often the copies of an object that is being written are compared
-// before that is given up.
-const looks = 5
-
-// check compares the copies of object id and repairs them.
-func (c *checker) check(ctx context.Context, id sheep.ObjectID) verdict {
-	copies := c.look(ctx, id)
-	for range looks {
-		if same(copies) {
-			return verdict{}
-		}
-		again := c.look(ctx, id)
-		if slices.Equal(copies, again) {
-			return c.repair(ctx, id, copies)
-		}
-		copies = again
-	}
-	if slices.ContainsFunc(copies, func(c copyState) bool { return c.err != nil }) {
-		return c.repair(ctx, id, copies)
-	}
-	return broken("object %v is being written, it cannot be checked now", id)
-}
-
-// look asks each node that should have a copy for its digest.
-func (c *checker) look(ctx context.Context, id sheep.ObjectID) []copyState {
-	var copies []copyState
-	holders := c.ring.Place(id, c.copies)
-	for state := range remote.Ordered(slices.Values(holders), len(holders), func(at int) copyState {
-		n := c.ring.Nodes()[at]
-		digest, err := c.s.Hash(ctx, n, id, c.s.epoch)
-		if remote.Result(err) == proto.ResultNoObject {
-			return copyState{node: n}
-		}
-		return copyState{node: n, present: err == nil, digest: digest, err: err}
-	}) {
-		copies = append(copies, state)
-	}
-	return copies
-}
-
-// same reports whether all copies are there and equal.
-func same(copies []copyState) bool {
-	for _, c := range copies {
-		if !c.present || c.digest != copies[0].digest {
-			return false
-		}
-	}
-	return len(copies) > 0
-}
-
-// repair replaces the copies that differ from most of those that there are.
-func (c *checker) repair(ctx context.Context, id sheep.ObjectID, copies []copyState) verdict {
-	var v verdict
-	votes, present := make(map[remote.Digest]int), 0
-	for _, state := range copies {
-		if state.err != nil {
-			v.broken = append(v.broken, fmt.Sprintf("failed to check object %v at %v: %s", id, state.node, remote.Text(state.err)))
-		}
-		if state.present {
-			votes[state.digest]++
-			present++
-		}
-	}
-	best := slices.IndexFunc(copies, func(c copyState) bool { return c.present && 2*votes[c.digest] > present })
-	switch {
-	case present == 0:
-		v.broken = append(v.broken, fmt.Sprintf("no node has %v", id))
-		return v
-	case best < 0:
-		v.broken = append(v.broken, fmt.Sprintf("no majority of %v", id))
-		return v
-	}
-	good := copies[best]
-	for _, state := range copies {
-		if state.err != nil || state.present && state.digest == good.digest {
-			continue
-		}
-		what := "replica"
-		if !state.present {
-			what = "missing"
-		}
-		if err := c.s.Repair(ctx, state.node, good.node, id, c.s.epoch); err != nil {
-			v.broken = append(v.broken, fmt.Sprintf("failed to repair object %v at %v: %s", id, state.node, remote.Text(err)))
-			continue
-		}
-		v.fixed = append(v.fixed, fmt.Sprintf("fixed %s %v", what, id))
-	}
-	return v
 }
 
 // existBatch is how many objects a node is asked about at once.

@@ -33,6 +33,7 @@ const FirstPort = 7000
 // A Cluster is a cluster of daemons on ports from FirstPort on.
 type Cluster struct {
 	Defers bool // FLUSH_VDI means something, as with our daemons
+	Plain  bool // the operations that C Sheepdog does not have fail
 
 	mu       sync.Mutex
 	nodes    []*node
@@ -52,6 +53,7 @@ type Cluster struct {
 type node struct {
 	sheep.Node
 	objects map[sheep.ObjectID][]byte
+	written map[sheep.ObjectID]sheep.Epoch // of copies, if not 0
 	down    bool
 	recover proto.RecoveryState
 }
@@ -72,6 +74,7 @@ func New(n int) *Cluster {
 				VNodes: placement.DefaultVNodes, Zone: sheep.ZoneID(i), Space: nodeSpace,
 			},
 			objects: make(map[sheep.ObjectID][]byte),
+			written: make(map[sheep.ObjectID]sheep.Epoch),
 		})
 	}
 	c.info = proto.ClusterInfo{Version: proto.InternalVersion, Status: proto.StatusWait, Flags: proto.ClusterAutoVNodes}
@@ -114,6 +117,13 @@ func (c *Cluster) Copy(i int, id sheep.ObjectID) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.nodes[i].objects[id]
+}
+
+// Written says that node i's copy of an object was written in the epoch.
+func (c *Cluster) Written(i int, id sheep.ObjectID, e sheep.Epoch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[i].written[id] = e
 }
 
 // Drop removes node i's copy of an object.

@@ -39,7 +39,7 @@ func (c *Cluster) handle(i int, h proto.Header, data []byte) (reply, []byte, pro
 		return c.remove(proto.DecodeObjectBody(h.Body).ID)
 	case proto.OpGetObjList:
 		return c.list(c.nodes[i], h)
-	case proto.OpExist, proto.OpOIDsExist, proto.OpGetHash, proto.OpRepairReplica:
+	case proto.OpExist, proto.OpOIDsExist, proto.OpGetHash, proto.OpGetCopy, proto.OpRepairReplica:
 		return c.copy(c.nodes[i], h, data)
 	}
 	return c.admin(c.nodes[i], h, data)
@@ -298,6 +298,8 @@ func (c *Cluster) copy(n *node, h proto.Header, data []byte) (reply, []byte, pro
 			return reply{}, nil, proto.ResultNoObject
 		}
 		return proto.HashReply{Digest: sha1.Sum(n.objects[id])}.Body(), nil, 0
+	case proto.OpGetCopy:
+		return c.report(n, id)
 	case proto.OpOIDsExist:
 		ids, err := proto.DecodeObjectIDs(data)
 		var absent []sheep.ObjectID
@@ -321,4 +323,17 @@ func (c *Cluster) copy(n *node, h proto.Header, data []byte) (reply, []byte, pro
 		return reply{}, nil, proto.ResultNoObject
 	}
 	return reply{}, nil, 0
+}
+
+// report serves GET_COPY, unless the cluster is one of C's daemons.
+func (c *Cluster) report(n *node, id sheep.ObjectID) (reply, []byte, proto.Result) {
+	if c.Plain {
+		return reply{}, nil, proto.ResultInvalid
+	}
+	r := proto.CopyReport{CopyState: proto.CopyState{ID: id, Bits: proto.CopyTrusted, WriteEpoch: n.written[id]}, Joined: uint64(n.Addr.Port())}
+	if o := n.objects[id]; o != nil {
+		r.Bits |= proto.CopyExists
+		r.Digest = sha1.Sum(o)
+	}
+	return reply{}, r.Append(nil), 0
 }

@@ -1,0 +1,66 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"sheepdog/sheep"
+	"sheepdog/sheep/proto"
+)
+
+// A Scrub compares the copies of objects in the background.
+type Scrub interface {
+	Report() proto.ScrubReport
+}
+
+// getCopy serves GET_COPY, by which copies are compared and judged. The asker's
+// idea of the epoch is not held against it.
+func (d *Daemon) getCopy(r *Request) {
+	report, err := d.CopyOf(r.Ctx, proto.DecodeObjectBody(r.Header.Body).ID)
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	d.record(r, proto.CopyReportSize, report.Append)
+}
+
+// CopyOf says what this node's copy of the object is worth, and what is in it as
+// read now. That it cannot be read is part of the answer.
+func (d *Daemon) CopyOf(ctx context.Context, id sheep.ObjectID) (proto.CopyReport, error) {
+	for {
+		view := d.Cluster.View()
+		report := proto.CopyReport{CopyState: proto.CopyState{ID: id}}
+		if m, ok := view.MemberAt(d.Hello.Node); ok {
+			report.Joined = m.Joined
+		}
+		states, err := d.copies().States(ctx, view.Epoch, []sheep.ObjectID{id})
+		if err == nil {
+			report.CopyState = states[0]
+			report.Digest, err = d.copies().Digest(ctx, view.Epoch, id)
+			report.Read = proto.ResultOf(err)
+		}
+		if _, stale := errors.AsType[*sheep.StaleEpochError](err); stale && d.Cluster.View().Epoch != view.Epoch {
+			continue
+		}
+		if err == nil || errors.Is(err, sheep.ErrNoObject) || errors.Is(err, sheep.ErrIO) {
+			if report.Read == proto.ResultNoObject {
+				report.Bits &^= proto.CopyExists // its file may be gone though the store has not noticed
+			}
+			return report, nil
+		}
+		return report, err
+	}
+}
+
+// getScrub serves GET_SCRUB.
+func (d *Daemon) getScrub(r *Request) {
+	var report proto.ScrubReport
+	if d.Scrub != nil {
+		report = d.Scrub.Report()
+	}
+	if int(r.Header.Room()) < proto.ScrubRoom {
+		invalid(d, r)
+		return
+	}
+	r.Reply(proto.Response{}, report.Append(r.Room(proto.ScrubRoom)[:0]))
+}
