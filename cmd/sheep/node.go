@@ -247,7 +247,10 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService
 	stopInner(sheep.ErrShutdown)
 	back.Wait()
 	n.pools.close()
-	if memberErr != nil && n.wasMember.Load() {
+	if errors.Is(memberErr, cluster.ErrRejoin) {
+		ready() // the start goes on in the next life
+	}
+	if memberErr != nil && (n.wasMember.Load() || errors.Is(memberErr, cluster.ErrRejoin)) {
 		memberErr = fmt.Errorf("%w: %w", errExpelled, memberErr)
 	}
 	return n.epilogue(errors.Join(frontErr, nbdErr, memberErr))

@@ -38,7 +38,7 @@ func (c *Cluster) Shutdown(ctx context.Context) error {
 func (c *Cluster) ForceRecover(ctx context.Context) error {
 	for {
 		changed := c.Changed()
-		err := c.command(ctx, "force recovery", forceRecoverMsg{})
+		err := c.command(ctx, "force recovery", forceRecoverMsg{c.skippedEpochs()})
 		if !errors.Is(err, sheep.ErrAgain) {
 			return err
 		}

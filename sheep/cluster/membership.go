@@ -84,13 +84,15 @@ func (s *state) stop(fx *effects) {
 	fx.shutdown, fx.view = true, true
 }
 
-// forceRecoverMsg gives up the members of the newest epoch that are missing.
-type forceRecoverMsg struct{}
+// forceRecoverMsg gives up the members of the newest epoch that are missing, and
+// leaves out as many epochs as they may have gone on for without those that are
+// present.
+type forceRecoverMsg struct{ skip uint32 }
 
-func (forceRecoverMsg) kind() messageKind      { return kindForceRecover }
-func (forceRecoverMsg) append(b []byte) []byte { return b }
+func (forceRecoverMsg) kind() messageKind        { return kindForceRecover }
+func (m forceRecoverMsg) append(b []byte) []byte { return le.AppendUint32(b, m.skip) }
 
-func (forceRecoverMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
+func (m forceRecoverMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	switch {
 	case s.status == Shutdown:
 		return sheep.ErrShutdown
@@ -98,11 +100,14 @@ func (forceRecoverMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 		return fmt.Errorf("%w: the cluster is running", sheep.ErrInvalid)
 	case s.epoch == 0:
 		return sheep.ErrWaitForFormat
+	case m.skip > maxSkip:
+		return fmt.Errorf("%w: %d epochs left out", sheep.ErrInvalid, m.skip)
 	case !s.ready():
 		return fmt.Errorf("%w: members still tell their VDIs", sheep.ErrAgain)
 	}
 	s.status, s.started = OK, true
 	s.healing.absences = nil // they are given up
+	s.epoch += sheep.Epoch(m.skip)
 	s.beginEpoch(e.Time, fx)
 	s.forced = s.epoch
 	s.resume(fx)

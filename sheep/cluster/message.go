@@ -57,7 +57,7 @@ func (k messageKind) decode(d *decoder) message {
 	case kindShutdown:
 		return shutdownMsg{}
 	case kindForceRecover:
-		return forceRecoverMsg{}
+		return forceRecoverMsg{d.u32()}
 	case kindSetRecovery:
 		return setRecoveryMsg{d.bool()}
 	case kindUpdateNode:

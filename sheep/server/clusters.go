@@ -68,15 +68,26 @@ func (d *Daemon) enableRecover(r *Request) { d.finish(r, d.Cluster.SetRecovery(r
 func (d *Daemon) disableRecover(r *Request) { d.finish(r, d.Cluster.SetRecovery(r.Ctx, false)) }
 
 // forceRecover serves FORCE_RECOVER: the cluster goes on with the members that
-// are present. It returns the nodes of the epoch before.
+// are present. It returns the nodes of the epoch before. If a majority is lost,
+// the first request has all nodes begin anew, and another one is needed when
+// they are members.
 func (d *Daemon) forceRecover(r *Request) {
 	v := d.Cluster.View()
+	if int(r.Header.Room()) < len(v.Nodes)*proto.NodeSize {
+		invalid(d, r)
+		return
+	}
+	restart, err := d.Cluster.RecoverQuorum(r.Ctx)
 	switch {
+	case err == nil:
+		r.Reply(proto.Response{}, proto.AppendNodes(nil, v.Nodes))
+		restart()
+		return
+	case !errors.Is(err, sheep.ErrNotSupported) && !errors.Is(err, cluster.ErrQuorum):
+		d.fail(r, err)
+		return
 	case !errors.Is(v.Serving(), sheep.ErrWaitForJoin):
 		d.fail(r, proto.ErrForceRecover)
-		return
-	case int(r.Header.Room()) < len(v.Nodes)*proto.NodeSize:
-		invalid(d, r)
 		return
 	}
 	if err := d.Cluster.ForceRecover(r.Ctx); err != nil {

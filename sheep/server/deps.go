@@ -125,6 +125,12 @@ type Commands interface {
 	Format(ctx context.Context, s cluster.Settings) error
 	Shutdown(ctx context.Context) error
 	ForceRecover(ctx context.Context) error
+
+	// RecoverQuorum has the nodes that can be reached go on without a lost
+	// majority, and ends the membership of this one when restart is called. It
+	// returns sheep.ErrNotSupported where there is no majority to lose, and
+	// cluster.ErrQuorum if it is not lost.
+	RecoverQuorum(ctx context.Context) (restart func(), err error)
 	SetRecovery(ctx context.Context, on bool) error
 	SetVNodes(ctx context.Context, n uint16) error
 	AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setBit bool) error

@@ -303,6 +303,10 @@ func (c fakeCluster) Lease() error {
 func (c fakeCluster) Shutdown(context.Context) error     { return c.w.note("shutdown") }
 func (c fakeCluster) ForceRecover(context.Context) error { return c.w.note("force recover") }
 
+func (c fakeCluster) RecoverQuorum(context.Context) (func(), error) {
+	return nil, sheep.ErrNotSupported
+}
+
 func (c fakeCluster) Format(_ context.Context, s cluster.Settings) error {
 	return c.w.note("format copies %d policy %#x shift %d flags %#x %s", s.Copies, s.CopyPolicy, s.BlockShift, s.Flags, s.Store)
 }

@@ -25,6 +25,8 @@ const (
 	pathApply     = "/1/apply"      // of the leader: to log a command, which is the body
 	pathRenew     = "/1/renew"      // of the leader: the lease of a member
 	pathReadIndex = "/1/read-index" // of the leader: how far the log goes
+	pathStatus    = "/1/status"     // of anybody: what it knows while there may be no leader
+	pathRecover   = "/1/recover"    // of a node without a majority: to begin a timeline
 	pathPeers     = "/1/peers"      // of the leader: the nodes and how they are
 )
 
@@ -47,6 +49,10 @@ type (
 		Cluster []byte `json:"cluster"`
 	}
 	addServerAnswer struct {
+		Cluster []byte `json:"cluster"`
+	}
+	recoverRequest struct {
+		ID      string `json:"id"` // who is asked
 		Cluster []byte `json:"cluster"`
 	}
 	renewRequest struct {
@@ -96,6 +102,8 @@ func (d *Driver) newServer() *http.Server {
 	})
 	mux.HandleFunc(pathReadIndex, answer(func(ctx context.Context, _ struct{}) (indexAnswer, error) { return d.readIndex(ctx) }))
 	mux.HandleFunc(pathPeers, answer(func(ctx context.Context, _ struct{}) ([]cluster.Peer, error) { return d.peers(ctx) }))
+	mux.HandleFunc(pathStatus, answer(func(context.Context, struct{}) (nodeStatus, error) { return d.status(), nil }))
+	mux.HandleFunc(pathRecover, d.serveRecover)
 	mux.HandleFunc(pathApply, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxCommand))
 		if err == nil {
@@ -132,6 +140,29 @@ func answer[Q, A any](f func(context.Context, Q) (A, error)) http.HandlerFunc {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(a) // who asked has gone
 	}
+}
+
+// serveRecover has this node begin a timeline, after it has said so.
+func (d *Driver) serveRecover(w http.ResponseWriter, r *http.Request) {
+	var restart func()
+	answer(func(_ context.Context, q recoverRequest) (struct{}, error) {
+		id, err := decodeClusterID(q.Cluster)
+		switch {
+		case err != nil:
+			return struct{}{}, err
+		case q.ID != d.data.id:
+			return struct{}{}, fmt.Errorf("%w: this is %s", errBadCommand, d.data.id)
+		}
+		restart, err = d.beginTimeline(id)
+		return struct{}{}, err
+	})(w, r)
+	if restart == nil {
+		return
+	}
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		d.log.Debug("answer a request to recover", "err", err)
+	}
+	restart()
 }
 
 // post asks the node at addr. body is sent as it is if it is bytes; the answer

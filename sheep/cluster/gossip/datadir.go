@@ -23,7 +23,8 @@ var (
 	idKey      = []byte("id")      // 16 hexadecimal digits, drawn when the directory was made
 	clusterKey = []byte("cluster") // see clusterID
 	peersKey   = []byte("peers")   // lines of ID, blank, address
-	rejoinKey  = []byte("rejoin")  // a clusterID: the log is to be forgotten for it at the next start
+	rejoinKey  = []byte("rejoin")  // a clusterID: the next start forgets the log, to follow that timeline
+	recoverKey = []byte("recover") // a clusterID: the next start begins that timeline
 )
 
 const dataVersion = 1
@@ -106,6 +107,22 @@ func (h *dataDir) clusterID() (clusterID, error) {
 func (h *dataDir) setClusterID(id clusterID) error {
 	return h.put(selfBucket, clusterKey, id.append(nil))
 }
+
+// askRecovery has the next start begin the timeline id.
+func (h *dataDir) askRecovery(id clusterID) error {
+	return h.put(selfBucket, recoverKey, id.append(nil))
+}
+
+// recovery returns the timeline that this start has to begin, if there is one.
+func (h *dataDir) recovery() (clusterID, error) {
+	b, err := h.get(selfBucket, recoverKey)
+	if err != nil || b == nil {
+		return clusterID{}, err
+	}
+	return decodeClusterID(b)
+}
+
+func (h *dataDir) endRecovery() error { return h.remove(selfBucket, recoverKey) }
 
 // peers returns the addresses of other nodes, by ID, as they were last known.
 func (h *dataDir) peers() (map[string]string, error) {

@@ -43,6 +43,7 @@ type Driver struct {
 	data      *dataDir
 	mux       *mux
 	raft      *raft.Raft
+	snapshots raft.SnapshotStore
 	trans     *raft.NetworkTransport
 	discovery *discovery
 	client    *http.Client
@@ -103,7 +104,7 @@ func (d *Driver) Run(ctx context.Context, self cluster.Self, m cluster.Machine) 
 	d.inc, d.health = self.Incarnation, self.Health
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	err := d.open(work, &wg)
+	err := d.open(work, &wg, m)
 	if err == nil {
 		err = d.run(ctx, work, &wg, self, m)
 	}

@@ -216,7 +216,7 @@ func voters(t *testing.T, n *node) (votes, follow int) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	peers, err := n.Peers(ctx)
-	if err != nil {
+	if err != nil || !slices.ContainsFunc(peers, func(p cluster.Peer) bool { return p.Leader }) {
 		return 0, 0 // no leader at the moment
 	}
 	for _, p := range peers {

@@ -17,7 +17,12 @@ const searchReport = 10 * time.Second
 // join has the leader replicate the log to this node, and logs its join.
 func (d *Driver) join(ctx context.Context, hello []byte) {
 	defer close(d.joinLogged)
+	followed := make(chan error, 1)
+	go func() { followed <- d.followNewest(ctx) }()
 	err := d.findCluster(ctx)
+	if newer := <-followed; err == nil {
+		err = newer
+	}
 	if err == nil {
 		err = d.logJoin(ctx, hello)
 	}
@@ -124,6 +129,21 @@ func (d *Driver) addSelfAt(ctx context.Context, l leaderAnswer) error {
 	return nil
 }
 
+// followNewest looks for a timeline that supersedes that of this node, which may
+// have been away while recovery was forced: before it joins, so that those that
+// were given up do nothing for themselves.
+func (d *Driver) followNewest(ctx context.Context) error {
+	if !d.clusterID().known() {
+		return nil
+	}
+	for _, s := range d.survey(ctx) {
+		if err := d.followTimeline(s.cluster); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // followTimeline ends this life if the timeline id supersedes that of this node:
 // its next life forgets its log, and follows the other one.
 func (d *Driver) followTimeline(id clusterID) error {
@@ -133,7 +153,7 @@ func (d *Driver) followTimeline(id clusterID) error {
 	if err := d.data.rejoin(id); err != nil {
 		return err
 	}
-	err := expelled("recovery was forced on other nodes, which this one follows from now on")
+	err := rejoining("recovery was forced on other nodes, which this one follows from now on")
 	d.fail(err)
 	return err
 }

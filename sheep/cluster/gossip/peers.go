@@ -1,13 +1,15 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
 
-	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 )
 
@@ -52,15 +54,53 @@ func (d *Driver) peers(ctx context.Context) ([]cluster.Peer, error) {
 	return peers, nil
 }
 
-// Peers returns the nodes of the cluster, as its leader sees them.
+// Peers implements cluster.Reporter. Without a leader it returns what this node
+// finds out by itself.
 func (d *Driver) Peers(ctx context.Context) ([]cluster.Peer, error) {
+	if err := d.ended(); err != nil {
+		return nil, fmt.Errorf("the members of the cluster: %w", err)
+	}
 	var peers []cluster.Peer
-	err := d.askLeader(ctx, pathPeers, struct{}{}, &peers, func() (err error) {
-		peers, err = d.peers(ctx)
+	once, cancel := context.WithTimeout(ctx, d.attempt()/2)
+	defer cancel()
+	err := d.askLeader(once, pathPeers, struct{}{}, &peers, func() (err error) {
+		peers, err = d.peers(once)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ask the leader for the members: %w: %w", sheep.ErrCluster, err)
+		d.log.Debug("ask the leader for the members", "err", err)
+		peers = d.orphans(ctx)
 	}
 	return peers, nil
+}
+
+// orphans returns the nodes of a cluster without a leader: the servers that this
+// node knows, and those that answer though it did not. Those that do not answer
+// are suspects.
+func (d *Driver) orphans(ctx context.Context) []cluster.Peer {
+	all := d.survey(ctx)
+	answered := map[string]string{}
+	for _, s := range all {
+		answered[s.ID] = cmp.Or(s.addr, d.mux.advertise.String())
+	}
+	voters := quorumOf(all).newest.Voters
+	members := d.members()
+	var peers []cluster.Peer
+	add := func(id, addr string) {
+		_, there := answered[id]
+		p := cluster.Peer{ID: id, Addr: addr, Voter: slices.Contains(voters, id), Suspect: !there}
+		if i := slices.IndexFunc(members, func(m member) bool { return m.id == id }); i >= 0 {
+			p.Member = members[i].inc
+		}
+		peers = append(peers, p)
+	}
+	for _, s := range d.servers() {
+		id := string(s.ID)
+		add(id, cmp.Or(answered[id], d.addressOf(id), string(s.Address)))
+		delete(answered, id)
+	}
+	for _, id := range slices.Sorted(maps.Keys(answered)) {
+		add(id, answered[id])
+	}
+	return peers
 }

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"sheepdog/sheep/cluster"
 )
 
 // open starts everything that a member needs before it can ask to be one.
-func (d *Driver) open(ctx context.Context, wg *sync.WaitGroup) error {
+func (d *Driver) open(ctx context.Context, wg *sync.WaitGroup, m cluster.Machine) error {
 	s, err := newSecrets(d.cfg.Key)
 	if err != nil {
 		return fmt.Errorf("gossip cluster: %w", err)
@@ -35,7 +37,7 @@ func (d *Driver) open(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 	d.client = d.newClient()
 	libLog := newLibraryLog(d.log)
-	if err := d.startRaft(ctx, libLog); err != nil {
+	if err := d.startRaft(ctx, libLog, m); err != nil {
 		return err
 	}
 	if err := d.discovery.start(s, libLog); err != nil {
@@ -50,8 +52,35 @@ func (d *Driver) open(ctx context.Context, wg *sync.WaitGroup) error {
 	return nil
 }
 
-// startRaft starts Raft with the log of this node's directory.
-func (d *Driver) startRaft(ctx context.Context, libLog *libraryLog) error {
+// startRaft starts Raft with the log of this node's directory, or with that of
+// the cluster or timeline that this node has to begin.
+func (d *Driver) startRaft(ctx context.Context, libLog *libraryLog, m cluster.Machine) error {
+	conf := d.raftConfig(libLog)
+	var err error
+	if d.snapshots, err = raft.NewFileSnapshotStoreWithLogger(d.cfg.Dir, 2, conf.Logger); err != nil {
+		return fmt.Errorf("open the cluster's snapshots: %w", err)
+	}
+	d.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: addresses{d},
+		Stream:                raftStreams{d.mux.raft},
+		MaxPool:               3,
+		Timeout:               max(2*d.cfg.ElectionTimeout, 2*time.Second),
+		Logger:                conf.Logger,
+	})
+	if err := d.prepareLog(ctx, conf, m); err != nil {
+		return err
+	}
+	cache, err := raft.NewLogCache(512, d.data)
+	if err != nil {
+		return err
+	}
+	if d.raft, err = raft.NewRaft(conf, fsm{d}, cache, d.data, d.snapshots, d.trans); err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	return nil
+}
+
+func (d *Driver) raftConfig(libLog *libraryLog) *raft.Config {
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(d.data.id)
 	conf.HeartbeatTimeout, conf.ElectionTimeout = d.cfg.ElectionTimeout, d.cfg.ElectionTimeout
@@ -62,36 +91,32 @@ func (d *Driver) startRaft(ctx context.Context, libLog *libraryLog) error {
 	conf.NoLegacyTelemetry = true
 	conf.NotifyCh = d.leaderCh
 	conf.Logger = libLog.hclog()
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(d.cfg.Dir, 2, conf.Logger)
-	if err != nil {
-		return fmt.Errorf("open the cluster's snapshots: %w", err)
+	return conf
+}
+
+// prepareLog begins a timeline or a cluster, if that is for this node to do. A
+// node without a log that knows of others waits for them instead.
+func (d *Driver) prepareLog(ctx context.Context, conf *raft.Config, m cluster.Machine) error {
+	next, err := d.data.recovery()
+	if err == nil && next.known() {
+		err = d.recover(next, conf, m)
 	}
-	d.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: addresses{d},
-		Stream:                raftStreams{d.mux.raft},
-		MaxPool:               3,
-		Timeout:               max(2*d.cfg.ElectionTimeout, 2*time.Second),
-		Logger:                conf.Logger,
-	})
-	old, err := raft.HasExistingState(d.data, d.data, snaps)
+	if err != nil {
+		return fmt.Errorf("recover without a majority: %w", err)
+	}
+	old, err := raft.HasExistingState(d.data, d.data, d.snapshots)
 	if err != nil {
 		return fmt.Errorf("open the cluster's log: %w", err)
 	}
-	if !old && len(d.seeds(ctx)) == 0 && len(d.discovery.known) == 0 {
-		id, err := d.data.bootstrap(conf, snaps, d.trans, d.mux.advertise.String())
-		if err != nil {
-			return fmt.Errorf("begin a new cluster: %w", err)
-		}
-		d.setClusterID(id)
-		d.log.Info("this node begins a new cluster", "address", d.mux.advertise)
+	if old || len(d.seeds(ctx)) > 0 || len(d.discovery.known) > 0 {
+		return nil
 	}
-	cache, err := raft.NewLogCache(512, d.data)
+	id, err := d.data.bootstrap(conf, d.snapshots, d.trans, d.mux.advertise.String())
 	if err != nil {
-		return err
+		return fmt.Errorf("begin a new cluster: %w", err)
 	}
-	if d.raft, err = raft.NewRaft(conf, fsm{d}, cache, d.data, snaps, d.trans); err != nil {
-		return fmt.Errorf("start raft: %w", err)
-	}
+	d.setClusterID(id)
+	d.log.Info("this node begins a new cluster", "address", d.mux.advertise)
 	return nil
 }
 
