@@ -73,14 +73,10 @@ func (d *Daemon) disableRecover(r *Request) { d.finish(r, d.Cluster.SetRecovery(
 // they are members.
 func (d *Daemon) forceRecover(r *Request) {
 	v := d.Cluster.View()
-	if int(r.Header.Room()) < len(v.Nodes)*proto.NodeSize {
-		invalid(d, r)
-		return
-	}
 	restart, err := d.Cluster.RecoverQuorum(r.Ctx)
 	switch {
 	case err == nil:
-		r.Reply(proto.Response{}, proto.AppendNodes(nil, v.Nodes))
+		r.Reply(proto.Response{})
 		restart()
 		return
 	case !errors.Is(err, sheep.ErrNotSupported) && !errors.Is(err, cluster.ErrQuorum):
@@ -88,6 +84,9 @@ func (d *Daemon) forceRecover(r *Request) {
 		return
 	case !errors.Is(v.Serving(), sheep.ErrWaitForJoin):
 		d.fail(r, proto.ErrForceRecover)
+		return
+	case int(r.Header.Room()) < len(v.Nodes)*proto.NodeSize:
+		invalid(d, r)
 		return
 	}
 	if err := d.Cluster.ForceRecover(r.Ctx); err != nil {

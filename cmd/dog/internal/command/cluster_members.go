@@ -40,11 +40,15 @@ func clusterMembers(ctx context.Context, s *session) error {
 		}
 		return s.writeJSON(rows)
 	}
+	leads := slices.ContainsFunc(peers, func(p proto.PeerState) bool { return p.Bits&proto.PeerLeader != 0 })
+	if !leads {
+		s.warn("The cluster has no leader. The node that was asked has looked for the others itself.")
+	}
 	if !s.opts.raw {
 		s.print("  Node                    Role      Last contact  State\n")
 	}
 	for _, p := range peers {
-		s.print("  %-22v  %-8s  %12s  %s\n", p.Node.Addr, roleOf(p), contactOf(p), stateOf(p))
+		s.print("  %-22v  %-8s  %12s  %s\n", p.Node.Addr, roleOf(p), contactOf(p, leads), stateOf(p, leads))
 	}
 	return nil
 }
@@ -59,15 +63,19 @@ func roleOf(p proto.PeerState) string {
 	return "follower"
 }
 
-func contactOf(p proto.PeerState) string {
-	if p.Bits&proto.PeerMember == 0 {
+func contactOf(p proto.PeerState, leads bool) string {
+	if p.Bits&proto.PeerMember == 0 || !leads {
 		return "-"
 	}
 	return p.Silent.Round(10 * time.Millisecond).String()
 }
 
-func stateOf(p proto.PeerState) string {
+func stateOf(p proto.PeerState, leads bool) string {
 	switch {
+	case !leads && p.Bits&proto.PeerSuspect != 0:
+		return "no answer"
+	case !leads:
+		return "ok"
 	case p.Bits&proto.PeerMember == 0:
 		return "absent"
 	case p.Bits&proto.PeerSuspect != 0:

@@ -10,21 +10,30 @@ import (
 // clusterRecoverForce makes the cluster run without the members that are
 // missing.
 func clusterRecoverForce(ctx context.Context, s *session) error {
+	lost := s.lostMajority(ctx)
 	if !s.opts.force {
-		if err := s.confirm("Caution! Please try starting all the cluster nodes normally before\n" +
-			"forcing a recovery: what only the missing nodes have will be lost.\n\n" +
-			"It is meant for two cases:\n" +
-			"  - nodes of the last epoch are gone for good; or\n" +
-			"  - nodes refuse to start after a shutdown.\n\n" + sure); err != nil {
+		if err := s.confirm(forceQuestion + lost.warning() + sure); err != nil {
 			return err
 		}
 	}
-	switch err := s.ForceRecover(ctx); {
-	case remote.Result(err) == proto.ResultForceRecover:
-		return fail(ExitFailure, "failed to execute request, %s", remote.Text(err))
-	default:
-		return s.recoverResult(err)
+	if err := s.forceResult(s.ForceRecover(ctx)); err != nil || lost == nil {
+		return err
 	}
+	return s.awaitSurvivors(ctx, lost)
+}
+
+const forceQuestion = "Caution! Please try starting all the cluster nodes normally before\n" +
+	"forcing a recovery: what only the missing nodes have will be lost.\n\n" +
+	"It is meant for two cases:\n" +
+	"  - nodes of the last epoch are gone for good; or\n" +
+	"  - nodes refuse to start after a shutdown.\n\n"
+
+// forceResult returns the failure of a request to force recovery.
+func (s *session) forceResult(err error) error {
+	if remote.Result(err) == proto.ResultForceRecover {
+		return fail(ExitFailure, "failed to execute request, %s", remote.Text(err))
+	}
+	return s.recoverResult(err)
 }
 
 // recoverResult returns the failure of a request that controls recovery.

@@ -130,11 +130,15 @@ func (s *session) environment() error {
 
 // connect makes the cluster, which dials when it is first asked.
 func (s *session) connect() {
-	addr := s.opts.address
-	if !strings.HasPrefix(addr, "unix:") {
-		addr = net.JoinHostPort(addr, s.opts.port)
+	s.Cluster = remote.New(s.app.env.Dial, s.entry(), func(e *remote.ConnectError) { s.warn("%v", e) })
+}
+
+// entry returns the address of the daemon that is asked.
+func (s *session) entry() string {
+	if strings.HasPrefix(s.opts.address, "unix:") {
+		return s.opts.address
 	}
-	s.Cluster = remote.New(s.app.env.Dial, addr, func(e *remote.ConnectError) { s.warn("%v", e) })
+	return net.JoinHostPort(s.opts.address, s.opts.port)
 }
 
 // start runs the command, with the list of nodes if it needs that.
