@@ -301,3 +301,87 @@ func TestGossipKeyIsNeeded(t *testing.T) {
 	})
 	h.WaitMembers([]int{0, 1}, []int{0, 1})
 }
+
+// TestGossipMajorityLostForEver takes three of five machines away with their
+// disks, has an operator force the other two to go on, and gives two of the three
+// their old directories back: they were a majority of the old voters.
+func TestGossipMajorityLostForEver(t *testing.T) {
+	h := startHosts(t, 5, 4) // of each object the two that are left have a copy
+	h.Until("five voters", func(context.Context) error {
+		if got := h.Dog(0, nil, "cluster", "members", "-r"); strings.Count(got, " voter ") != 4 {
+			return errors.New(got)
+		}
+		return nil
+	})
+	data := noise(9 << 20)
+	h.Dog(4, nil, "vdi", "create", "disk", "32M")
+	h.Dog(4, data, "vdi", "write", "disk", "0", "9M")
+	lost, kept := []int{0, 1, 2}, []int{3, 4}
+	for _, i := range lost {
+		h.Nodes[i].Kill()
+	}
+	h.Nodes[4].Kill() // and one of the others starts without a majority
+	h.Nodes[4].Start()
+	h.Until("the loss", func(context.Context) error {
+		r := h.Run(4, nil, "cluster", "members", "-r")
+		if strings.Count(r.Stdout, "no answer") != 3 || strings.Count(r.Stdout, " ok\n") != 2 {
+			return errors.New(r.Stdout + r.Stderr)
+		}
+		return nil
+	})
+	r := h.Run(4, []byte("no\n"), "cluster", "recover", "force")
+	if r.Code == 0 || strings.Count(r.Stdout, "  - 10.11.12.") != 5 || !strings.Contains(r.Stdout, "lost the majority of its voters") {
+		t.Errorf("the question is, with status %d,\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	begin := time.Now()
+	h.Dog(4, nil, "cluster", "recover", "force", "-f")
+	t.Logf("forced in %v", time.Since(begin).Round(time.Millisecond))
+	h.WaitMembers(kept, kept)
+	if got := h.Dog(3, nil, "vdi", "read", "disk", "0", "9M"); got != string(data) {
+		t.Fatal("the nodes that are left read other data")
+	}
+	copy(data, noise(5<<20))
+	h.Dog(3, data[:5<<20], "vdi", "write", "disk", "0", "5M")
+	if r := h.Run(3, nil, "cluster", "recover", "force", "-f"); r.Code == 0 {
+		t.Error("recovery can be forced though there is a majority")
+	}
+
+	old := []int{0, 1}
+	for _, i := range old {
+		h.Nodes[i].Start()
+	}
+	all := append(old, kept...)
+	h.WaitMembers(all, all)
+	for _, i := range all {
+		if got := h.Dog(i, nil, "vdi", "read", "disk", "0", "9M"); got != string(data) {
+			t.Fatalf("node %d reads other data after the return of old copies", i)
+		}
+	}
+	h.Dog(0, nil, "vdi", "check", "disk")
+}
+
+// TestGossipForcedWhileTheMajorityLives has an operator force the minority of a
+// parted cluster to go on, which nobody should do. Both sides serve until they
+// meet. Then what was forced counts.
+func TestGossipForcedWhileTheMajorityLives(t *testing.T) {
+	h := startHosts(t, 3, 3)
+	h.Dog(0, nil, "vdi", "create", "disk", "8M")
+	h.Dog(0, noise(8<<20), "vdi", "write", "disk", "0", "8M")
+	cut(t, h, []int{2}, []int{0, 1})
+	h.Dog(0, noise(8<<20), "vdi", "write", "disk", "0", "8M")
+	h.Nodes[1].Kill() // so that the epochs of that side grow
+	h.Nodes[1].Start()
+	h.WaitMembers([]int{0, 1}, []int{0, 1})
+	h.Dog(1, noise(4<<20), "vdi", "write", "disk", "0", "4M")
+
+	h.Dog(2, nil, "cluster", "recover", "force", "-f")
+	data := noise(8 << 20)
+	h.Dog(2, data, "vdi", "write", "disk", "0", "8M")
+	heal(t, h)
+	for i := range h.Nodes {
+		if got := h.Dog(i, nil, "vdi", "read", "disk", "0", "8M"); got != string(data) {
+			t.Errorf("node %d does not read what was written where recovery was forced", i)
+		}
+	}
+	h.Dog(0, nil, "vdi", "check", "disk")
+}
