@@ -3,6 +3,7 @@ module sheepdog
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1 // tests: whether a history of operations is linearizable
 	github.com/hanwen/go-fuse/v2 v2.12.1 // FUSE: sheepfs, and a disk for the tests that forgets what was not synced
 	github.com/mdlayher/genetlink v1.4.0 // the kernel's nbd client is driven through generic netlink
 	github.com/mdlayher/netlink v1.11.2 // likewise: the attributes of its messages

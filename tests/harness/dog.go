@@ -57,8 +57,12 @@ func (c *Cluster) DogAt(n *Node, stdin []byte, args ...string) string {
 // anything to repair or to complain about.
 func (c *Cluster) Check(name string) {
 	c.t.Helper()
-	r := c.RunDog(c.Alive()[0], nil, "vdi", "check", name)
+	checked(c.t, name, c.RunDog(c.Alive()[0], nil, "vdi", "check", name))
+}
+
+func checked(t TB, name string, r Run) {
+	t.Helper()
 	if want := fmt.Sprintf("finish check&repair %s\n", name); r.Code != 0 || r.Stdout != want || r.Stderr != "" {
-		c.t.Errorf("dog vdi check %s: status %d\n%s%s", name, r.Code, r.Stdout, r.Stderr)
+		t.Errorf("dog vdi check %s: status %d\n%s%s", name, r.Code, r.Stdout, r.Stderr)
 	}
 }

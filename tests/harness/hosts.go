@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,8 @@ type Hosts struct {
 	hub     space
 	hosts   []space
 	dogs    []string // programs that run dog on a host
+	at      []string // the switch that each host is plugged into
+	wires   []*wire  // nil where the weather is fair
 	bridges int
 }
 
@@ -59,7 +62,7 @@ func NewHosts(t TB, count int, args func(i int) []string) *Hosts {
 	h.bridge()
 	for i := range count {
 		s := h.space()
-		h.hosts = append(h.hosts, s)
+		h.hosts, h.at, h.wires = append(h.hosts, s), append(h.at, "br0"), append(h.wires, nil)
 		h.connect(i)
 		name := fmt.Sprintf("n%d", i)
 		n := &Node{
@@ -75,6 +78,11 @@ func NewHosts(t TB, count int, args func(i int) []string) *Hosts {
 }
 
 func (h *Hosts) cleanup() {
+	for _, w := range h.wires {
+		if w != nil {
+			w.close()
+		}
+	}
 	for _, n := range h.Nodes {
 		n.Kill()
 		for _, cry := range []string{"WARNING: DATA RACE", "\npanic: ", "\nfatal error: "} {
@@ -85,6 +93,10 @@ func (h *Hosts) cleanup() {
 		if h.t.Failed() {
 			h.t.Logf("the end of node %d's log:\n%s", n.ID, tail(n.Log(), 60))
 		}
+	}
+	if h.t.Failed() && os.Getenv("SHEEP_TEST_KEEP") == "1" {
+		h.t.Logf("keeping %s", h.Dir)
+		return
 	}
 	if err := os.RemoveAll(h.Dir); err != nil {
 		h.t.Error(err)
@@ -125,15 +137,45 @@ func (s space) run(t TB, args ...string) {
 	}
 }
 
-// wrap returns a program that runs another one in a namespace.
-func (h *Hosts) wrap(s space, program, name string) string {
+// wrap returns a program that runs another one in a namespace, by means of
+// further programs.
+func (h *Hosts) wrap(s space, program, name string, means ...string) string {
 	h.t.Helper()
 	path := filepath.Join(h.Dir, name)
-	script := fmt.Sprintf("#!/bin/sh\nexec nsenter -t %d -n -- %s \"$@\"\n", s.pid, program)
+	script := fmt.Sprintf("#!/bin/sh\nexec nsenter -t %d -n -- %s %s \"$@\"\n", s.pid, strings.Join(means, " "), program)
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		h.t.Fatal(err)
 	}
 	return path
+}
+
+// SetClocks has the clocks that count from the start of the machine of host i,
+// CLOCK_MONOTONIC and CLOCK_BOOTTIME, go wrong by so much when its sheep starts
+// the next time, as if the machine had started at another time. It reports
+// whether this kernel can do that. No kernel gives a process a CLOCK_REALTIME of
+// its own.
+func (h *Hosts) SetClocks(i int, wrong time.Duration) bool {
+	h.t.Helper()
+	offset := fmt.Sprint(int(wrong.Seconds()))
+	means := []string{"unshare", "--time", "--monotonic", offset, "--boottime", offset, "--"}
+	before, after := uptime(nil), uptime(means)
+	if off := after - before - wrong; off < -time.Minute || off > time.Minute {
+		return false
+	}
+	h.Nodes[i].sheep = h.wrap(h.hosts[i], Build(h.t).Sheep, fmt.Sprintf("n%d-sheep", i), means...)
+	return true
+}
+
+// uptime returns for how long the machine has run, as a program sees it that is
+// run by some means; 0 if that does not work.
+func uptime(means []string) time.Duration {
+	args := append(means[:len(means):len(means)], "cat", "/proc/uptime")
+	out, err := exec.Command(args[0], args[1:]...).Output()
+	if err != nil {
+		return 0
+	}
+	s, _ := strconv.ParseFloat(strings.Fields(string(out))[0], 64) // 0 if it is no number
+	return time.Duration(s * float64(time.Second))
 }
 
 // bridge adds a switch and returns its name.
@@ -165,16 +207,29 @@ func (h *Hosts) Part(hosts ...int) {
 	h.t.Helper()
 	br := h.bridge()
 	for _, i := range hosts {
-		h.hub.run(h.t, "ip", "link", "set", plugOf(i), "master", br)
+		h.plug(i, br)
 	}
 }
 
 // Heal plugs all hosts into one switch again.
 func (h *Hosts) Heal() {
 	h.t.Helper()
-	for i := range h.hosts {
-		h.hub.run(h.t, "ip", "link", "set", plugOf(i), "master", "br0")
+	for i, at := range h.at {
+		if at != "br0" {
+			h.plug(i, "br0")
+		}
 	}
+}
+
+// plug plugs host i, or the wire that it hangs on, into a switch.
+func (h *Hosts) plug(i int, br string) {
+	h.t.Helper()
+	card := plugOf(i)
+	if h.wires[i] != nil {
+		card = fmt.Sprintf("far%d", i)
+	}
+	h.hub.run(h.t, "ip", "link", "set", card, "master", br)
+	h.at[i] = br
 }
 
 // Run runs dog on host i. A dog that waits for long is killed, with status -1.
@@ -254,4 +309,58 @@ func (h *Hosts) Until(what string, fn func(context.Context) error) time.Duration
 		}
 		time.Sleep(20 * time.Millisecond) // between two questions to the daemons
 	}
+}
+
+// Up returns the hosts whose sheep run.
+func (h *Hosts) Up() []int {
+	var up []int
+	for i, n := range h.Nodes {
+		if n.Alive() {
+			up = append(up, i)
+		}
+	}
+	return up
+}
+
+// Kill ends the sheep of all hosts at once.
+func (h *Hosts) Kill() {
+	for _, i := range h.Up() {
+		KillGroup(h.Nodes[i].cmd)
+	}
+	for _, n := range h.Nodes {
+		n.Kill()
+	}
+}
+
+// WaitRecovered waits until the sheep that run are one cluster that serves, and
+// none of them is in recovery. It returns how long that took.
+func (h *Hosts) WaitRecovered() time.Duration {
+	h.t.Helper()
+	up := h.Up()
+	return h.WaitMembers(up, up) + h.Until("the end of recovery", func(ctx context.Context) error {
+		for _, i := range up {
+			s, err := h.Stat(ctx, i)
+			if err == nil && s.Result != native.Success {
+				err = s.Result
+			}
+			var busy bool
+			if err == nil {
+				busy, err = native.Ask(ctx, h.Nodes[i].Sock(), native.Recovering)
+			}
+			if err == nil && busy {
+				err = errors.New("recovering")
+			}
+			if err != nil {
+				return fmt.Errorf("node %d: %w", i, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Check lets dog on host i compare the copies of a disk and fails the test if it
+// found anything to repair or to complain about.
+func (h *Hosts) Check(i int, name string) {
+	h.t.Helper()
+	checked(h.t, name, h.Run(i, nil, "vdi", "check", name))
 }
