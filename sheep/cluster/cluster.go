@@ -132,6 +132,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c.applying.ctx, c.applying.cancel = ctx, cancel
+	c.applying.wg.Go(func() { c.startInTime(ctx) })
 	err := c.cfg.Driver.Run(ctx, Self{Incarnation: c.inc, Hello: h.append(nil), Health: c.cfg.Health}, machine{c})
 	c.lease.Store(false)
 	if c.applying.reason != nil {

@@ -63,6 +63,10 @@ type Config struct {
 	// unless the log says otherwise. It is the same on all nodes.
 	HealDelay time.Duration
 
+	// StartPatience is how long a cluster that was shut down waits for members
+	// that it can spare, from the latest join on; 20 s if it is 0.
+	StartPatience time.Duration
+
 	History  History
 	Driver   Driver
 	Hooks    Hooks

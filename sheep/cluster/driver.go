@@ -33,6 +33,10 @@ type Entry struct {
 	// More says of a leave that the next entry is the join of the same node's
 	// next life, and that both are one step: no snapshot is taken between them.
 	More bool
+
+	// Fork says of a leave that the log has lost its end for ever, which others
+	// may know: what it tells of epochs may not be the newest.
+	Fork bool
 }
 
 // A Driver orders the entries of the log of one cluster and delivers them to

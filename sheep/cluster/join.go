@@ -213,7 +213,7 @@ func (s *state) leave(e Entry, fx *effects) {
 	s.passTurn(gone.inc, fx)
 	switch {
 	case len(s.members) == 0:
-		s.restart(fx)
+		s.restart(e, fx)
 	case s.status == OK && hadStorage && !hasStorage(s.present()):
 		s.status = Wait // gateways alone must not become the newest epoch
 	case s.status == OK && e.More:
@@ -227,15 +227,18 @@ func (s *state) leave(e Entry, fx *effects) {
 	}
 }
 
-// restart forgets everything when the last member has gone, but the open plan:
-// what else there is the stores tell. Nodes that waited for the end of the
-// shutdown join.
-func (s *state) restart(fx *effects) {
+// restart forgets everything when the last member has gone, but the open plan,
+// and which epoch was the newest: what else there is the stores tell. Nodes that
+// waited for the end of the shutdown join.
+func (s *state) restart(last Entry, fx *effects) {
 	waiting := s.waiting
 	fresh := newState()
 	fresh.index = s.index
 	fresh.plans = s.plans[:min(len(s.plans), 1)]
 	fresh.healing = s.healing.nextLife()
+	if !last.Fork {
+		fresh.former = s.formerLife()
+	}
 	*s = *fresh
 	for _, e := range waiting {
 		e.Index = s.index

@@ -45,6 +45,7 @@ const (
 	kindSetDelay     messageKind = 22
 	kindMaintain     messageKind = 23
 	kindDrain        messageKind = 24
+	kindStart        messageKind = 25
 )
 
 // decode reads the body of a message of kind k.
@@ -96,6 +97,8 @@ func (k messageKind) decode(d *decoder) message {
 		return setDelayMsg{int64(d.u64())}
 	case kindMaintain:
 		return maintainMsg{addr: d.addr(), on: d.bool(), duration: int64(d.u64())}
+	case kindStart:
+		return startMsg{}
 	case kindDrain:
 		return drainMsg{addr: d.addr(), on: d.bool()}
 	}

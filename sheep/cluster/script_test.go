@@ -83,7 +83,7 @@ func (p *player) event(f []string) []string {
 		e.Kind, e.Member, e.Data = EntryJoin, inc(p.t, f[1]), p.hello(f[1], args(f[2:])).append(nil)
 	case "leave":
 		e.Kind, e.Member = EntryLeave, inc(p.t, f[1])
-		e.More = slices.Contains(f, "more")
+		e.More, e.Fork = slices.Contains(f, "more"), slices.Contains(f, "fork")
 	default:
 		seq := p.seqs[f[0]] + 1
 		verb, rest := f[1], f[2:]
@@ -266,8 +266,10 @@ func (p *player) message(verb string, rest []string) message {
 		return formatMsg{testSettings(a)}
 	case "shutdown":
 		return shutdownMsg{}
+	case "start":
+		return startMsg{}
 	case "force":
-		return forceRecoverMsg{}
+		return forceRecoverMsg{uint32(number(a, "skip", 0))}
 	case "recovery":
 		return setRecoveryMsg{rest[0] == "on"}
 	case "update":

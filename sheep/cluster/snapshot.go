@@ -22,6 +22,8 @@ func (s *state) marshal() []byte {
 	b = le.AppendUint64(b, uint64(s.epochTime))
 	b = le.AppendUint32(b, uint32(s.forced))
 	b = le.AppendUint32(b, uint32(s.healed))
+	b = le.AppendUint64(b, s.former.ctime)
+	b = append(le.AppendUint32(b, uint32(s.former.epoch)), s.former.spare)
 	b = appendNodes(b, s.nodes)
 	b = appendList(b, s.deaths, func(b []byte, d death) []byte {
 		return le.AppendUint64(le.AppendUint32(b, uint32(d.zone)), d.index)
@@ -58,6 +60,7 @@ func restoreState(b []byte) (*state, error) {
 	s.epochTime = int64(d.u64())
 	s.forced = sheep.Epoch(d.u32())
 	s.healed = sheep.Epoch(d.u32())
+	s.former = formerLife{ctime: d.u64(), epoch: sheep.Epoch(d.u32()), spare: d.u8()}
 	s.nodes = d.nodes()
 	s.deaths = list(d, 12, func(d *decoder) death { return death{sheep.ZoneID(d.u32()), d.u64()} })
 	s.spans = list(d, 12, func(d *decoder) span { return span{int(d.u32()), d.u64()} })

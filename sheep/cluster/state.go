@@ -29,6 +29,7 @@ type state struct {
 	// epoch to begin. It is never set when a state is marshalled.
 	turnover bool
 
+	former      formerLife
 	recoveryOff bool
 	healing     healing
 	members     []*member // in the order of their joins

@@ -117,6 +117,7 @@ func (s *fsmState) lead(c command) ([]cluster.Entry, error) {
 	var entries []cluster.Entry
 	for _, m := range slices.Clone(s.members) {
 		entries = s.leave(entries, m.inc, command{time: c.time, data: []byte("recovery was forced")})
+		entries[len(entries)-1].Fork = true
 	}
 	return entries, nil
 }
