@@ -7,6 +7,7 @@ import (
 
 	"sheepdog/cmd/internal/logging"
 	"sheepdog/sheep"
+	"sheepdog/sheep/scrub"
 )
 
 // A config is everything that the command line says, checked, with defaults
@@ -32,6 +33,7 @@ type config struct {
 	noSync      bool
 	journalSize int64 // bytes of the write journal; 0 means the store's default
 	recovery    recoveryThrottle
+	scrub       scrub.Config
 
 	nbd nbdConfig
 

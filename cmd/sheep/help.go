@@ -148,6 +148,18 @@ Both have to be above zero. 'dog node recovery set-throttle' changes them later.
 Example:
 	$ sheep -R max=50,interval=1000 ...
 `
+	scrubHelp = `off, or items, separated by commas:
+	every=  time from the end of one pass to the next: 12h, 7d (default: 7d)
+	rate=   most bytes of objects that are compared in a second, 0 for no limit (default: 32M)
+	hours=  hours of the day in which to work, e.g. 22-6 (default: all)
+
+Each node compares the copies of the objects whose first copy it has with those of other
+nodes, and repairs what differs: by majority, else by the newest. It gives way to
+clients and to recovery. 'dog node stat' tells what was found.
+
+Example:
+	$ sheep --scrub every=14d,rate=64M,hours=22-6 ...
+`
 	vnodesHelp = `The number of this node's points on the placement ring, 1 to 65535. A node with twice
 the points stores twice the objects. All nodes of a cluster must have this option, or
 none of them; without it the numbers follow from the sizes of the disks.

@@ -20,6 +20,7 @@ import (
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/replica"
+	"sheepdog/sheep/scrub"
 	"sheepdog/sheep/server"
 	"sheepdog/sheep/store"
 	"sheepdog/sheep/store/journal"
@@ -55,6 +56,7 @@ type node struct {
 	cluster  *cluster.Cluster
 	replica  *replica.Replica
 	recovery *recovery.Recoverer
+	scrub    *scrub.Scrubber
 	gateway  *gateway.Gateway
 	ops      *vdi.Operations
 	disks    *diskHost
@@ -166,13 +168,16 @@ func (n *node) build() {
 	})
 	n.ops = vdi.NewOperations(guard, n.gateway, directory{n.cluster}, n.cluster, vdi.OperationsConfig{Self: n.self, Log: n.log})
 	n.disks = newDiskHost(guard, n.ops, n.cluster)
-	n.server = server.New(server.NewDaemon(server.Parts{
+	d := server.NewDaemon(server.Parts{
 		Guard: guard, Operations: n.ops, Cluster: n.cluster,
 		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery},
 		Owner: func(from sheep.Incarnation) server.Owner { return n.gateway.Owned(from) },
 		Hello: hello, Dir: n.cfg.dir, FixedVNodes: n.cfg.vnodes != 0, Kill: func() { n.stop(sheep.ErrKilled) },
 		Level: logLevel{n.cfg.threshold}, Log: n.log,
-	}), n.log, server.Config{})
+	})
+	n.scrub = n.newScrub(d)
+	d.Scrub = n.scrub
+	n.server = server.New(d, n.log, server.Config{})
 }
 
 // listen opens the sockets: nothing is joined before they are there.
@@ -229,6 +234,7 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService
 	})
 	back.Go(func() { _ = n.gateway.Run(inner) })
 	back.Go(func() { _ = n.recovery.Run(inner) })
+	back.Go(func() { _ = n.scrub.Run(inner) })
 	back.Go(func() { n.awaitMembership(inner, ready) })
 
 	select {

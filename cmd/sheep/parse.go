@@ -13,6 +13,7 @@ import (
 	"sheepdog/cmd/internal/logging"
 	"sheepdog/cmd/sheep/internal/getopt"
 	"sheepdog/sheep"
+	"sheepdog/sheep/scrub"
 )
 
 // An exit ends the program while it looks at the command line: with the
@@ -53,6 +54,7 @@ func parse(args []string, cwd func() (string, error)) (config, error) {
 		port:   defaultPort,
 		driver: driverLocal,
 		nbd:    defaultNBD(),
+		scrub:  scrub.DefaultConfig(),
 		logs:   logConfig{severity: logging.Info, format: logging.Server, destination: toFile},
 	}}
 	opts := options()

@@ -14,6 +14,7 @@ import (
 	"sheepdog/cmd/internal/logging"
 	"sheepdog/nbd"
 	"sheepdog/sheep"
+	"sheepdog/sheep/scrub"
 )
 
 var update = flag.Bool("update", false, "rewrite the files in testdata")
@@ -30,6 +31,7 @@ func plain() config {
 		zone:   16777343,
 		driver: "local",
 		nbd:    nbdConfig{maxConns: 256, maxMemory: 256 << 20, handshake: 10 * time.Second},
+		scrub:  scrub.Config{Every: 7 * 24 * time.Hour, Rate: 32 << 20},
 		logs:   logConfig{severity: logging.Info, format: logging.Server, destination: toFile, dir: "/tmp"},
 	}
 }
@@ -130,6 +132,13 @@ func TestParse(t *testing.T) {
 			c.logs.destination, c.foreground = toStdout, true
 		}},
 		{"a throttle", []string{"-R", "max=50,interval=1500"}, func(c *config) { c.recovery = recoveryThrottle{50, 1500 * time.Millisecond} }},
+		{"a scrub", []string{"--scrub", "every=2d,rate=64M,hours=22-6"}, func(c *config) {
+			c.scrub = scrub.Config{Every: 48 * time.Hour, Rate: 64 << 20, Hours: scrub.Hours{From: 22, To: 6}}
+		}},
+		{"a scrub by defaults", []string{"--scrub", "every=30m"}, func(c *config) {
+			c.scrub = scrub.Config{Every: 30 * time.Minute, Rate: 32 << 20}
+		}},
+		{"no scrub", []string{"--scrub", "off"}, func(c *config) { c.scrub = scrub.Config{} }},
 		{"half a throttle", []string{"-R", "max=50"}, func(c *config) {
 			c.notices = notices("--recovery has no effect: a throttle needs a maximum and an interval above zero")
 		}},
@@ -264,6 +273,10 @@ func TestParseRefuses(t *testing.T) {
 		{strings.Fields("-i host=1.2.3.4,port=a"), "Bad port 'a'", ""},
 		{strings.Fields("-i host=1.2.3.4,port=0"), "Bad port '0'", ""},
 		{strings.Fields("-i host=1.2.3.4,nonblock"), "invalid option nonblock", ""},
+		{strings.Fields("--scrub every=1ms"), "Invalid time '1ms': must be like 7d, 12h or 30m, and at least a second", ""},
+		{strings.Fields("--scrub every=d"), "Invalid time 'd': must be like 7d, 12h or 30m, and at least a second", ""},
+		{strings.Fields("--scrub hours=6"), "Invalid hours '6': must be like 22-6", ""},
+		{strings.Fields("--scrub hours=1-25"), "Invalid hours '1-25': must be like 22-6", ""},
 		{strings.Fields("-R max=a,interval=1"), "Invalid recovery throttle 'max=a': must be an integer between 0 and 4294967295", ""},
 		{strings.Fields("-R max=1,interval=-1"), "Invalid recovery throttle 'interval=-1': must be an integer between 0 and 4294967295", ""},
 		{strings.Fields("-l level=x"), "Invalid log level 'x'", levels},

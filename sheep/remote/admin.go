@@ -122,3 +122,13 @@ func (c *Cluster) Members(ctx context.Context) ([]proto.PeerState, error) {
 	}
 	return proto.DecodePeerStates(data)
 }
+
+// Scrub returns what the background scrub of the daemon at addr, or of the entry,
+// has found.
+func (c *Cluster) Scrub(ctx context.Context, addr string) (proto.ScrubReport, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetScrub, To: addr, Into: make([]byte, proto.ScrubRoom)})
+	if err != nil {
+		return proto.ScrubReport{}, err
+	}
+	return proto.DecodeScrubReport(data)
+}

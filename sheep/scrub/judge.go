@@ -19,7 +19,7 @@ type Copy struct {
 
 // readable reports whether the content of the copy is known.
 func (c *Copy) readable() bool {
-	return c.Err == nil && c.Exists() && c.Read == proto.ResultSuccess
+	return c.Err == nil && c.Exists() && c.Bits&proto.CopyBad == 0 && c.Read == proto.ResultSuccess
 }
 
 // agrees reports whether two copies are the same thing, wherever they are.

@@ -45,7 +45,7 @@ func (s *Store) format(cfg proto.StoreConfig) error {
 			return err
 		}
 	}
-	for _, name := range []string{completeFile, badFile, intentsFile} {
+	for _, name := range []string{completeFile, badFile, intentsFile, scrubFile} {
 		if err := s.fs.Remove(name); err != nil && !isMissing(err) {
 			return err
 		}

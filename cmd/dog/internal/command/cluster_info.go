@@ -23,6 +23,13 @@ type clusterReport struct {
 	Redundancy string     `json:"redundancy,omitempty"`
 	AutoVNodes bool       `json:"auto_vnodes"`
 	Epochs     []epochRow `json:"epochs"` // newest first
+	Scrub      []scrubRow `json:"scrub,omitempty"`
+}
+
+// A scrubRow is what the background scrub of a node has found.
+type scrubRow struct {
+	Node string `json:"node"` // host:port
+	listing.Scrub
 }
 
 type epochRow struct {
@@ -42,7 +49,9 @@ func clusterInfo(ctx context.Context, s *session) error {
 		newest = epochs[0]
 	}
 	if s.opts.json {
-		return s.writeJSON(s.clusterReport(epochs, newest, state))
+		report := s.clusterReport(epochs, newest, state)
+		report.Scrub = s.scrubs(ctx)
+		return s.writeJSON(report)
 	}
 	if !s.opts.raw {
 		s.print("Cluster status: ")
@@ -157,4 +166,21 @@ func (s *session) clusterReport(epochs []proto.EpochRecord, newest proto.EpochRe
 		r.Epochs = append(r.Epochs, epochRow{Epoch: uint32(e.Epoch), Time: e.Time.Unix(), Nodes: rowsOf(e.Nodes)})
 	}
 	return r
+}
+
+// scrubs returns what the background scrubs of all nodes have found that say so.
+func (s *session) scrubs(ctx context.Context) (rows []scrubRow) {
+	ask := func(n sheep.Node) *scrubRow {
+		report, err := s.Scrub(ctx, remote.Address(n))
+		if err != nil {
+			return nil
+		}
+		return &scrubRow{n.String(), listing.NewScrub(report)}
+	}
+	for row := range remote.Ordered(slices.Values(s.nodes.Nodes), queryWidth, ask) {
+		if row != nil {
+			rows = append(rows, *row)
+		}
+	}
+	return rows
 }

@@ -8,6 +8,12 @@ import (
 	"sheepdog/sheep/remote"
 )
 
+// A statReport is the JSON form of node stat.
+type statReport struct {
+	listing.Stats
+	Scrub *listing.Scrub `json:"scrub,omitempty"`
+}
+
 // nodeStat shows what the node has done, or every second what it is doing.
 func nodeStat(ctx context.Context, s *session) error {
 	st, err := s.Stat(ctx)
@@ -15,8 +21,14 @@ func nodeStat(ctx context.Context, s *session) error {
 		return statFailed(err)
 	}
 	now := listing.NewStats(st)
+	report, err := s.Scrub(ctx, "")
+	known := err == nil // by our daemons
 	if s.opts.json {
-		return s.writeJSON(now)
+		all := statReport{Stats: now}
+		if known {
+			all.Scrub = new(listing.NewScrub(report))
+		}
+		return s.writeJSON(all)
 	}
 	if !s.opts.watch {
 		if !s.opts.raw {
@@ -24,6 +36,9 @@ func nodeStat(ctx context.Context, s *session) error {
 		}
 		s.printStat("Client", now.Client, nil)
 		s.printStat("Peer", now.Peer, nil)
+		if known && !s.opts.raw {
+			s.print("\n%s", listing.NewScrub(report).Lines(s.app.env.Location))
+		}
 		return nil
 	}
 	for {

@@ -107,6 +107,15 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 				{ID: sheep.DataObject(0x7c2b25, 3), Since: 1700000000, Reason: "node 127.0.0.1:7009 is absent:\nask again"}}}
 		}
 		return reply{}, w.Append(nil), 0
+	case proto.OpGetScrub:
+		if c.Plain {
+			return reply{}, nil, proto.ResultInvalid
+		}
+		began := uint64(c.now.Unix())
+		return reply{}, proto.ScrubReport{
+			Bits: proto.ScrubOn, Next: began + 3600, Left: []sheep.ObjectID{sheep.DataObject(0x7c2b25, 3)},
+			Last: proto.ScrubPass{Began: began, Ended: began + 60, Objects: 10, Compared: 9, Differing: 2, Repaired: 1, Bytes: 9 << 22},
+		}.Append(nil), 0
 	case proto.OpGetRecovery:
 		return reply{}, c.throttle.Append(nil), 0
 	case proto.OpSetRecovery:
