@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -195,11 +197,15 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps, pause int) {
 				down = append(down, m)
 			}
 		}
-		switch {
+		switch victim := up[rng.IntN(len(up))]; {
+		case rng.IntN(8) == 0:
+			w.heed(rng, up)
 		case len(down) > 0 && (len(up) == 1 || rng.IntN(2) == 0):
 			w.start(down[rng.IntN(len(down))], false)
+		case !slices.ContainsFunc(up, func(m *machine) bool { return m != victim && !w.isDrained(m) }):
+			// The others are to hold nothing.
 		default:
-			w.stop(up[rng.IntN(len(up))], rng.IntN(4) == 0)
+			w.stop(victim, rng.IntN(4) == 0)
 		}
 		w.begin()
 		if t.Failed() {
@@ -212,6 +218,31 @@ func script(t *testing.T, w *world, rng *rand.Rand, steps, pause int) {
 			w.begin()
 		}
 	}
+}
+
+// heed does what operators do: a node is drained or is not any more, is to be
+// waited for, or does not weigh what it did.
+func (w *world) heed(rng *rand.Rand, up []*machine) {
+	m := up[rng.IntN(len(up))]
+	others := slices.ContainsFunc(up, func(o *machine) bool { return o != m && !w.isDrained(o) })
+	switch rng.IntN(4) {
+	case 0:
+		w.beginWith(func() { w.drained = nil })
+	case 1:
+		if others && !w.isDrained(m) {
+			w.beginWith(func() { w.drained = append(w.drained, m.node.Addr) })
+		}
+	case 2:
+		w.change(func() { w.care = map[netip.AddrPort]time.Duration{m.node.Addr: time.Minute} })
+	case 3:
+		w.beginWith(func() { m.node.VNodes = uint16(1 + rng.IntN(200)) })
+	}
+}
+
+func (w *world) isDrained(m *machine) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.drained, m.node.Addr)
 }
 
 // TestNothingAcknowledgedIsLostWhileTheGatewayLives runs random scripts. The
@@ -258,6 +289,7 @@ func seeds(t *testing.T) []uint64 {
 func live(t *testing.T, rng *rand.Rand) {
 	nodes := 4 + rng.IntN(2)
 	w := newWorld(t, rand.New(rand.NewPCG(rng.Uint64(), 2)), nodes)
+	w.delay = []time.Duration{0, 0, 100 * time.Millisecond, time.Second, time.Hour}[rng.IntN(5)]
 	gateway := w.machines[nodes].life
 	watchdog := time.AfterFunc(time.Hour, func() { panic("the requests do not end") })
 	h := &history{}
@@ -279,6 +311,7 @@ func live(t *testing.T, rng *rand.Rand) {
 		}
 	})
 	script(t, w, rng, 80, []int{50, 100, 400}[rng.IntN(3)])
+	w.beginWith(func() { w.drained = nil })
 	close(stop)
 	workers.Wait()
 	flush(t, gateway, h)

@@ -79,7 +79,7 @@ type Recoverer struct {
 	// hot path reads instead of the fields below.
 	settled atomic.Uint32
 
-	throttle throttle
+	budget   budget
 	progress progress
 	waiting  waitList
 	purged   sheep.Epoch // surplus copies of this epoch are gone; Run's own
@@ -93,6 +93,7 @@ type Recoverer struct {
 	verified map[sheep.ObjectID]sheep.Epoch  // verified one by one since complete
 	suspects map[sheep.ObjectID]sheep.Epoch  // hot when a member left; the epoch they were current in
 	bad      map[sheep.ObjectID]bool         // could not be read or written
+	away     map[netip.AddrPort]sighting     // the absent nodes of view
 	pending  sheep.Epoch                     // if not 0, a member left and the intents are not yet gathered; the epoch before
 	rings    map[sheep.Epoch]*placement.Ring // of the epochs looked at
 	members  map[sheep.Epoch][]sheep.Node    // likewise
@@ -131,6 +132,7 @@ func (r *Recoverer) Install(v *cluster.View) {
 	defer r.mu.Unlock()
 	old := r.view
 	r.view = v
+	r.sight(old, v)
 	if r.first == 0 && v.Self >= 0 && v.Joined && v.Status == cluster.OK {
 		r.first = max(v.Epoch, r.past+1)
 	}
@@ -275,12 +277,17 @@ func (r *Recoverer) heldLocked(id sheep.ObjectID, since sheep.Epoch) sheep.Epoch
 
 // holderLocked reports whether this node was to hold id in epoch e.
 func (r *Recoverer) holderLocked(id sheep.ObjectID, e sheep.Epoch) bool {
+	return r.placedLocked(id, e, r.self)
+}
+
+// placedLocked reports whether the node at addr was to hold id in epoch e.
+func (r *Recoverer) placedLocked(id sheep.ObjectID, e sheep.Epoch, addr netip.AddrPort) bool {
 	ring, nodes := r.ringLocked(e)
 	if ring == nil {
 		return false
 	}
 	for _, i := range ring.Place(id, r.policy(id).Width()) {
-		if nodes[i].Addr == r.self {
+		if nodes[i].Addr == addr {
 			return true
 		}
 	}

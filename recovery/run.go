@@ -16,29 +16,8 @@ import (
 // page is how many object ids are asked for at a time.
 const page = 4096
 
-// A Progress is how far the background pass of an epoch has come.
-type Progress struct {
-	Running  bool   // not every copy is known to be current, and recovery is not disabled
-	Finished uint64 // objects known to be current
-	Total    uint64 // objects that this node should hold
-}
-
-type progress struct {
-	mu sync.Mutex
-	Progress
-}
-
-// A Throttle limits the background pass to Max objects in Interval. The zero
-// Throttle does not limit.
-type Throttle struct {
-	Max      uint32
-	Interval time.Duration
-}
-
-type throttle struct {
-	mu sync.Mutex
-	Throttle
-}
+// retryPass is how long it is until a pass that failed is repeated.
+const retryPass = time.Second
 
 // Run gathers intents after departures and works through the objects that this
 // node should hold, until ctx ends.
@@ -47,9 +26,13 @@ func (r *Recoverer) Run(ctx context.Context) error {
 		view, changed := r.current()
 		var again <-chan time.Time
 		if view != nil && view.Status == cluster.OK && view.Epoch != 0 {
-			if err := r.pass(ctx, view); err != nil {
+			recheck, err := r.pass(ctx, view)
+			if err != nil {
 				r.log.Info("recovery is not complete", "epoch", view.Epoch, "err", err)
-				again = time.After(time.Second)
+				recheck = retryPass
+			}
+			if recheck < cluster.NoEnd {
+				again = time.After(recheck)
 			}
 		}
 		select {
@@ -61,53 +44,64 @@ func (r *Recoverer) Run(ctx context.Context) error {
 	}
 }
 
-// Progress returns how far the background pass has come.
-func (r *Recoverer) Progress() Progress {
-	view, _ := r.current()
-	r.progress.mu.Lock()
-	defer r.progress.mu.Unlock()
-	p := r.progress.Progress
-	p.Running = view != nil && view.Status == cluster.OK && view.Epoch != 0 && !view.RecoveryDisabled && !r.Settled(view.Epoch)
-	return p
-}
-
 // Throttle returns the limit of the background pass.
-func (r *Recoverer) Throttle() Throttle {
-	r.throttle.mu.Lock()
-	defer r.throttle.mu.Unlock()
-	return r.throttle.Throttle
-}
+func (r *Recoverer) Throttle() Throttle { return r.budget.get() }
 
 // SetThrottle limits the background pass from now on.
-func (r *Recoverer) SetThrottle(t Throttle) {
-	r.throttle.mu.Lock()
-	defer r.throttle.mu.Unlock()
-	r.throttle.Throttle = t
-}
+func (r *Recoverer) SetThrottle(t Throttle) { r.budget.set(t) }
 
 // pass verifies every object that this node should hold in the epoch of view,
-// and declares the node complete.
-func (r *Recoverer) pass(ctx context.Context, view *cluster.View) error {
+// and declares the node complete. If it leaves objects for later, the node is
+// not complete, and another pass is needed after recheck at the latest; what is
+// left is verified when a request needs it, as ever.
+func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.Duration, err error) {
 	if err := r.gathered(ctx, view); err != nil {
-		return err
+		return 0, err
 	}
 	if r.settled.Load() == uint32(view.Epoch) || view.RecoveryDisabled {
-		return r.purge(view)
+		return cluster.NoEnd, r.purge(view)
 	}
 	ids, err := r.wanted(ctx, view)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	r.waiting.keep(ids)
-	r.setProgress(Progress{Total: uint64(len(ids))})
-	if err := errors.Join(r.verifyAll(ctx, view, ids), r.allKnown(ctx, view)); err != nil {
-		return err
+	lacking := r.untrusted(view, ids)
+	s, err := r.plan(ctx, view, lacking)
+	if err != nil {
+		return 0, err
+	}
+	r.begin(len(ids), s)
+	if err := r.verifyAll(ctx, view, s.now); err != nil {
+		return 0, err
+	}
+	if len(s.later) > 0 {
+		r.log.Info("healing waits for absent nodes", "epoch", view.Epoch, "objects", len(s.later), "left", s.recheck)
+		return s.recheck, nil
+	}
+	if err := r.allKnown(ctx, view); err != nil {
+		return 0, err
 	}
 	if err := r.declareComplete(ctx, view); err != nil {
-		return err
+		return 0, err
 	}
-	r.setProgress(Progress{})
-	return nil
+	r.progress.end()
+	return cluster.NoEnd, nil
+}
+
+// untrusted returns those of ids whose copies are not known to be current.
+func (r *Recoverer) untrusted(view *cluster.View, ids []sheep.ObjectID) []sheep.ObjectID {
+	var lacking []sheep.ObjectID
+	for part := range slices.Chunk(ids, page) { // not to stop requests for long
+		r.mu.Lock()
+		for _, id := range part {
+			if r.view.Epoch != view.Epoch || !r.trustedLocked(id) {
+				lacking = append(lacking, id)
+			}
+		}
+		r.mu.Unlock()
+	}
+	return lacking
 }
 
 // allKnown returns nil if the members together store every object that there
@@ -148,7 +142,7 @@ func (r *Recoverer) gathered(ctx context.Context, view *cluster.View) error {
 		return fmt.Errorf("intents of this node: %w", err)
 	}
 	for _, n := range view.Nodes {
-		if n.Addr == r.self || n.VNodes == 0 {
+		if n.Addr == r.self || !view.Stores(n) {
 			continue
 		}
 		ids, err := r.peers.Intents(ctx, peer(view, n), view.Epoch)
@@ -177,7 +171,7 @@ func (r *Recoverer) gathered(ctx context.Context, view *cluster.View) error {
 func (r *Recoverer) wanted(ctx context.Context, view *cluster.View) ([]sheep.ObjectID, error) {
 	ids := r.store.IDs(0)
 	for _, n := range view.Nodes {
-		if n.Addr == r.self || n.VNodes == 0 {
+		if n.Addr == r.self || !view.Stores(n) {
 			continue
 		}
 		for from := sheep.ObjectID(0); ; {
@@ -214,13 +208,17 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 	for range r.workers {
 		wg.Go(func() {
 			for id := range work {
-				err := r.replica.Background(ctx, func() error { return r.verify(ctx, id, view) })
+				err := r.replica.Background(ctx, func() error {
+					n, err := r.verify(ctx, id, view)
+					r.budget.spend(n)
+					return err
+				})
 				mu.Lock()
 				if first == nil {
 					first = err
 				}
 				mu.Unlock()
-				r.step()
+				r.progress.step(err == nil, r.ref(id, 0).Size)
 			}
 		})
 	}
@@ -230,34 +228,47 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 	return errors.Join(err, first)
 }
 
-// feed hands ids to the workers, no faster than the throttle allows, until the
+// feed hands ids to the workers, no faster than the budget allows, until the
 // epoch is over.
 func (r *Recoverer) feed(ctx context.Context, view *cluster.View, ids []sheep.ObjectID, work chan<- sheep.ObjectID) error {
 	for i, id := range ids {
-		now, changed := r.current()
-		if now.Epoch != view.Epoch || now.RecoveryDisabled {
-			return fmt.Errorf("interrupted after %d of %d objects: %w", i, len(ids), sheep.ErrAgain)
-		}
-		if t := r.Throttle(); t.Max > 0 && t.Interval > 0 {
-			select {
-			case <-time.After(t.Interval / time.Duration(t.Max)):
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		if err := r.await(ctx, view); err != nil {
+			return fmt.Errorf("interrupted after %d of %d objects: %w", i, len(ids), err)
 		}
 		select {
 		case work <- id:
-		case <-changed:
-			select {
-			case work <- id:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+// await returns nil when the budget has room for another object, an error when
+// what is to be done has changed.
+func (r *Recoverer) await(ctx context.Context, view *cluster.View) error {
+	for claim := true; ; {
+		now, changed := r.current()
+		if now.Epoch != view.Epoch || now.RecoveryDisabled || !slices.Equal(now.Absences, view.Absences) {
+			return sheep.ErrAgain
+		}
+		delay, reset := r.budget.due(claim)
+		if delay <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(delay)
+		claim = false
+		select {
+		case <-timer.C:
+		case <-reset:
+			claim = true
+		case <-changed:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
 }
 
 // declareComplete records that every copy of this node is current in the epoch
@@ -335,16 +346,4 @@ func (r *Recoverer) purgeOne(view *cluster.View, id sheep.ObjectID) error {
 		return nil
 	}
 	return err
-}
-
-func (r *Recoverer) setProgress(p Progress) {
-	r.progress.mu.Lock()
-	defer r.progress.mu.Unlock()
-	r.progress.Progress = p
-}
-
-func (r *Recoverer) step() {
-	r.progress.mu.Lock()
-	defer r.progress.mu.Unlock()
-	r.progress.Finished++
 }

@@ -42,7 +42,7 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		}
 		err := r.holds(ref, view)
 		if err == nil {
-			err = r.verify(ctx, ref.ID, view)
+			_, err = r.verify(ctx, ref.ID, view)
 		}
 		switch {
 		case err == nil:
@@ -85,15 +85,16 @@ func (r *Recoverer) current() (*cluster.View, <-chan struct{}) {
 	return r.view, r.changed
 }
 
-// verify makes the copy of id current, or says why it can't be done now.
-func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) (err error) {
+// verify makes the copy of id current, or says why it can't be done now. It
+// returns how many bytes it has fetched.
+func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) (fetched uint64, err error) {
 	defer func() { r.waiting.note(id, err) }()
 	if err := r.gathered(ctx, view); err != nil {
-		return err
+		return 0, err
 	}
 	defer r.locks.lock(id)()
 	if r.Trusted(sheep.Ref{ID: id, Epoch: view.Epoch}) {
-		return nil
+		return 0, nil
 	}
 	members := r.inOrder(id, view)
 	copies := make([]candidate, len(members))
@@ -108,7 +109,7 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return err
+		return 0, err
 	}
 	return r.settle(ctx, id, view, members, copies)
 }
@@ -117,7 +118,7 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 // repair of an object whose copies may have differed is a write of the epoch:
 // an absent node that lost writes must not be believed when it comes back
 // because this one has started again, too.
-func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) error {
+func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) (fetched uint64, err error) {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
 	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) string {
 		if r.unchanged(ctx, id, view, e, members, copies) {
@@ -126,11 +127,11 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 		return r.absent(ctx, view, e)
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if v.compare {
 		if v.same, err = r.equal(ctx, peer(view, members[v.source]), view.Epoch, id); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	written := view.Epoch
@@ -144,13 +145,14 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 	case v.source < 0:
 		err = r.drop(ctx, id, view.Epoch)
 	default:
+		fetched = uint64(r.ref(id, view.Epoch).Size)
 		err = r.fetch(ctx, peer(view, members[v.source]), view, id, written)
 	}
 	if err != nil {
-		return err
+		return fetched, err
 	}
 	r.markVerified(id, view.Epoch)
-	return nil
+	return fetched, nil
 }
 
 // inOrder returns the members of view: the holders of id as placement orders
@@ -162,7 +164,7 @@ func (r *Recoverer) inOrder(id sheep.ObjectID, view *cluster.View) []sheep.Node 
 		nodes = append(nodes, view.Nodes[i])
 	}
 	for i, n := range view.Nodes {
-		if !slices.Contains(holders, i) && (n.VNodes > 0 || n.Addr == r.self) {
+		if !slices.Contains(holders, i) && (view.Stores(n) || n.Addr == r.self) {
 			nodes = append(nodes, n)
 		}
 	}
@@ -296,6 +298,7 @@ func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.V
 	if err != nil {
 		return fmt.Errorf("fetch object %v from %v: %w", id, from.Node, err)
 	}
+	r.progress.fetched(ref.Size)
 	r.log.Debug("fetched object", "oid", id, "node", from.Node, "epoch", view.Epoch)
 	return nil
 }

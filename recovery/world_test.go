@@ -46,6 +46,11 @@ type world struct {
 	members  []cluster.Member // of the epoch, though some may have died
 	complete map[sheep.Incarnation]sheep.Epoch
 	views    map[sheep.Epoch][]sheep.Node
+
+	delay    time.Duration // of healing
+	absences []cluster.Absence
+	care     map[netip.AddrPort]time.Duration // nodes that are being maintained, and how long
+	drained  []netip.AddrPort
 }
 
 // A machine outlives the daemons that run on it.
@@ -149,18 +154,47 @@ func (w *world) stop(m *machine, clean bool) {
 }
 
 // begin begins an epoch of the machines that are up.
-func (w *world) begin() {
+func (w *world) begin() { w.beginWith(func() {}) }
+
+// beginWith begins an epoch because of what fn changes.
+func (w *world) beginWith(fn func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	fn()
 	w.index++
 	w.epoch++
 	clear(w.complete)
+	before := w.members
 	w.members = nil
 	for _, m := range w.machines {
 		if l := m.life; l != nil {
 			w.members = append(w.members, cluster.Member{Node: m.node, Incarnation: l.inc, Joined: l.joined})
 		}
 	}
+	w.miss(before)
+	w.tell()
+}
+
+// miss takes note of the members of before that are absent, and of those that
+// are back. The caller holds w.mu.
+func (w *world) miss(before []cluster.Member) {
+	present := func(addr netip.AddrPort) bool {
+		return slices.ContainsFunc(w.members, func(m cluster.Member) bool { return m.Node.Addr == addr })
+	}
+	w.absences = slices.DeleteFunc(w.absences, func(a cluster.Absence) bool { return present(a.Node.Addr) })
+	for _, m := range before {
+		if m.Node.VNodes > 0 && !present(m.Node.Addr) && !slices.Contains(w.drained, m.Node.Addr) {
+			w.absences = append(w.absences, cluster.Absence{Node: m.Node, Since: time.Now()})
+		}
+	}
+}
+
+// change has the log say something else about healing.
+func (w *world) change(fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.index++
+	fn()
 	w.tell()
 }
 
@@ -168,11 +202,19 @@ func (w *world) begin() {
 func (w *world) tell() {
 	v := cluster.View{Index: w.index, Status: cluster.OK, Epoch: w.epoch, EpochTime: time.Unix(int64(w.epoch), 0),
 		HealedEpoch: w.healed, RecoveryDisabled: w.disabled, Joined: true, Settings: cluster.Settings{Ctime: 1, Copies: 3, BlockShift: disk.BlockShift}}
+	v.HealDelay, v.Drained = w.delay, slices.Clone(w.drained)
+	for _, a := range w.absences {
+		a.Patience = w.delay
+		if d, ok := w.care[a.Node.Addr]; ok {
+			a.Maintained, a.Patience = true, d
+		}
+		v.Absences = append(v.Absences, a)
+	}
 	for _, m := range w.members {
 		m.Complete = w.complete[m.Incarnation]
-		v.Nodes = append(v.Nodes, m.Node)
 		v.Members = append(v.Members, m)
 	}
+	v.Nodes = v.With(nil)
 	v.Ring = placement.NewRing(v.Nodes)
 	w.views[v.Epoch] = v.Nodes
 	for _, m := range w.machines {
@@ -265,7 +307,7 @@ func (l *life) MarkComplete(_ context.Context, e sheep.Epoch) error {
 	w.index++
 	w.complete[l.inc] = e
 	if w.allComplete() {
-		w.healed = e
+		w.healed, w.absences = e, nil
 	}
 	w.tell()
 	return nil
