@@ -519,6 +519,7 @@ func TestWhatIsFlushedOutlastsTheNodeThatIsDrained(t *testing.T) {
 		}
 		w.begin()
 		w.drain(only)
+		time.Sleep(time.Second)
 		if err := gateway.fan.Flush(gateway.ctx, disk.ID); err != nil {
 			t.Fatal(err)
 		}
