@@ -30,8 +30,9 @@ type Entry struct {
 	Time   int64 // when it was proposed, by the proposer's clock: nanoseconds since 1970
 	Data   []byte
 
-	// More says of a leave that the next entry is the join of the same node's
-	// next life, and that both are one step: no snapshot is taken between them.
+	// More says of a leave that it and the next entry are one step, which costs
+	// one epoch, and that no snapshot is taken between them: the next one is the
+	// join of the same node's next life, or another leave.
 	More bool
 
 	// Fork says of a leave that the log has lost its end for ever, which others

@@ -97,7 +97,7 @@ func (s *state) apply(e Entry) effects {
 	case EntryMessage:
 		s.message(e, &fx)
 	}
-	if turnover && s.status == OK && !fx.epoch {
+	if turnover && s.status == OK && !fx.epoch && !s.turnover {
 		s.beginEpoch(e.Time, &fx) // the next life was refused
 	}
 	return fx

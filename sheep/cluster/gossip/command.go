@@ -20,18 +20,20 @@ const (
 	commandLeave      commandKind = 2
 	commandMessage    commandKind = 3
 	commandLeadership commandKind = 4 // a leader's first command
+	commandExpel      commandKind = 5 // members leave in one step
 )
 
 // A command is the data of an entry of Raft's log. Integers are little-endian.
 //
 //	offset  size  field
 //	     0     1  kind
-//	     1     8  incarnation: of the member that joins, leaves or proposes; of the leader
+//	     1     8  incarnation: of the member that joins, leaves or proposes; of the leader; else 0
 //	     9     8  time, nanoseconds since 1970 by the author's clock
-//	    17     8  leadership: that begins, or during which a member is expelled; else 0
+//	    17     8  leadership: that begins, or during which members are expelled; else 0
 //	    25     1  length of the node's ID
 //	    26        ID of the node that joins, or leads
-//	              data: hello, reason, message; of a leadership the cluster ID
+//	              data: hello, reason, message; of a leadership the cluster ID; of an
+//	              expulsion the number of members (4 bytes), their incarnations, and the reason
 type command struct {
 	kind       commandKind
 	inc        sheep.Incarnation
@@ -73,8 +75,29 @@ func decodeCommand(b []byte) (command, error) {
 	}
 	c.id = string(b[commandHeader : commandHeader+n])
 	c.data = b[commandHeader+n:]
-	if c.kind < commandJoin || c.kind > commandLeadership {
+	if c.kind < commandJoin || c.kind > commandExpel {
 		return command{}, fmt.Errorf("%w: kind %d", errBadCommand, c.kind)
 	}
 	return c, nil
+}
+
+// expulsion returns the data of a commandExpel.
+func expulsion(who []sheep.Incarnation, reason string) []byte {
+	b := le.AppendUint32(nil, uint32(len(who)))
+	for _, inc := range who {
+		b = le.AppendUint64(b, uint64(inc))
+	}
+	return append(b, reason...)
+}
+
+// decodeExpulsion is the inverse of expulsion.
+func decodeExpulsion(b []byte) (who []sheep.Incarnation, reason []byte, err error) {
+	r := &reader{b: b}
+	for range r.count(8) {
+		who = append(who, sheep.Incarnation(le.Uint64(r.take(8))))
+	}
+	if r.short {
+		return nil, nil, fmt.Errorf("%w: expulsion of %d bytes", errBadCommand, len(b))
+	}
+	return who, r.b, nil
 }

@@ -44,10 +44,9 @@ func (s *fsmState) apply(raftIndex uint64, c command) ([]cluster.Entry, error) {
 	case commandJoin:
 		return s.join(c)
 	case commandLeave:
-		if c.leadership != 0 && c.leadership != s.leadership {
-			return nil, nil // its author leads no more, and does not know who was heard of since
-		}
 		return s.leave(nil, c.inc, c), nil
+	case commandExpel:
+		return s.expel(c)
 	case commandMessage:
 		if _, ok := s.member(c.inc); !ok {
 			return nil, errDeparted
@@ -79,6 +78,26 @@ func (s *fsmState) join(c command) ([]cluster.Entry, error) {
 	}
 	entries = s.emit(entries, cluster.EntryJoin, c.inc, c.time, c.data)
 	s.members = append(s.members, member{inc: c.inc, id: c.id, joined: s.index})
+	return entries, nil
+}
+
+// expel removes members, unless the author leads no more: then it does not know
+// who was heard of since.
+func (s *fsmState) expel(c command) ([]cluster.Entry, error) {
+	if c.leadership != s.leadership {
+		return nil, nil
+	}
+	who, reason, err := decodeExpulsion(c.data)
+	if err != nil {
+		return nil, err
+	}
+	var entries []cluster.Entry
+	for _, inc := range who {
+		entries = s.leave(entries, inc, command{time: c.time, data: reason})
+	}
+	for i := range entries {
+		entries[i].More = i < len(entries)-1
+	}
 	return entries, nil
 }
 

@@ -30,7 +30,9 @@ type leadership struct {
 	mu          sync.Mutex
 	lastContact map[sheep.Incarnation]int64 // guarded by mu; when members were heard of last
 	hosts       map[string]string           // guarded by mu; by ID: from where its member was heard of
+	heard       map[sheep.Incarnation]bool  // guarded by mu; in this leadership
 	expelling   map[sheep.Incarnation]bool  // guarded by mu; their leaves are being logged
+	restarting  map[string]int64            // guarded by mu; when nodes asked to join last
 	joining     map[string]int64            // guarded by mu; when nodes became servers that are no members yet
 	absent      map[string]int64            // guarded by mu; since when voters have not been members
 	lastCheck   int64                       // guarded by mu; when the members were looked after last
@@ -79,7 +81,8 @@ func (d *Driver) leaderLoop(ctx context.Context) {
 func (d *Driver) establishLeadership() (*leadership, error) {
 	l := &leadership{
 		id:          randomNumber(),
-		lastContact: map[sheep.Incarnation]int64{}, hosts: map[string]string{}, expelling: map[sheep.Incarnation]bool{},
+		lastContact: map[sheep.Incarnation]int64{}, hosts: map[string]string{}, heard: map[sheep.Incarnation]bool{},
+		expelling: map[sheep.Incarnation]bool{}, restarting: map[string]int64{},
 		joining: map[string]int64{}, absent: map[string]int64{},
 	}
 	c := command{
@@ -117,17 +120,23 @@ func (d *Driver) members() []member {
 }
 
 // expelOverdue logs the leaves of members whose leases are over for certain.
+// They leave in one step: no epoch has only some of them, so that nobody is ever
+// waited for because of an epoch in which it was dead already.
 func (d *Driver) expelOverdue(l *leadership) {
-	for inc, silent := range l.overdue(d.members(), d.cfg, boottime()) {
-		c := command{
-			kind: commandLeave, inc: inc, time: time.Now().UnixNano(), leadership: l.id,
-			data: fmt.Appendf(nil, "not heard of for %v", silent.Round(time.Millisecond)),
-		}
-		err := d.raft.Apply(c.append(nil), applyTimeout).Error()
-		if err != nil {
-			d.log.Debug("log the leave of a member", "member", inc, "err", err)
-			return // Raft has another leader, or will elect this one anew
-		}
+	gone := l.overdue(d.members(), d.cfg, boottime())
+	if len(gone) == 0 {
+		return
+	}
+	reason := fmt.Sprintf("not heard of for %v", d.cfg.ExpelAfter)
+	c := command{
+		kind: commandExpel, time: time.Now().UnixNano(), leadership: l.id,
+		data: expulsion(slices.Sorted(maps.Keys(gone)), reason),
+	}
+	if err := d.raft.Apply(c.append(nil), applyTimeout).Error(); err != nil {
+		d.log.Debug("expel members", "err", err)
+		return // Raft has another leader, or will elect this one anew
+	}
+	for inc, silent := range gone {
 		d.log.Warn("a member is gone", "member", inc, "silent", silent.Round(time.Millisecond))
 	}
 }
@@ -169,9 +178,27 @@ func (l *leadership) contact(inc sheep.Incarnation, id, from string) bool {
 	if l.expelling[inc] {
 		return false
 	}
-	l.lastContact[inc] = boottime()
+	l.lastContact[inc], l.heard[inc] = boottime(), true
 	l.hosts[id] = hostOf(from)
 	return true
+}
+
+// restartPatience is for how long after it asked to join a node counts as one
+// that will.
+const restartPatience = 2 * time.Second
+
+// mayJoin notes that a node wants to join, and reports whether it may: all
+// members have been heard of, want to join anew, too, or were expelled. When a
+// cluster starts after all its nodes have died, an epoch with those that are
+// back and one that is not would make that one be waited for.
+func (l *leadership) mayJoin(id string, members []member, now int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.restarting[id] = now
+	return !slices.ContainsFunc(members, func(m member) bool {
+		asked, ok := l.restarting[m.id]
+		return !l.heard[m.inc] && (!ok || now-asked > int64(restartPatience))
+	})
 }
 
 // hostOf returns the host of an address, or an empty string for this process.

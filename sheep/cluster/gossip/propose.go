@@ -94,8 +94,10 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 		return err
 	}
 	switch {
-	case c.leadership != 0 || c.kind == commandLeadership:
-		return fmt.Errorf("%w: kind %d in leadership %d", errBadCommand, c.kind, c.leadership)
+	case c.kind == commandLeadership || c.kind == commandExpel:
+		return fmt.Errorf("%w: kind %d is for the leader", errBadCommand, c.kind)
+	case c.kind == commandJoin && !l.mayJoin(c.id, d.members(), boottime()):
+		return errors.New("members have not been heard of yet") // it asks again
 	case c.kind == commandJoin:
 		if err := d.awaitPredecessor(ctx, l, c, from); err != nil {
 			return err
