@@ -47,12 +47,28 @@ func wasMember(v *cluster.View, n sheep.Node) bool {
 	return ok
 }
 
-// awaited returns the absent nodes whose copies are not to be made anew yet, and
-// how long it is until that changes; cluster.NoEnd if it does not by itself.
-func (r *Recoverer) awaited(view *cluster.View) ([]cluster.Absence, time.Duration) {
+// An Awaited is an absent node whose copies are not to be made anew yet.
+type Awaited struct {
+	cluster.Absence
+	Left time.Duration // until they are; cluster.NoEnd is for ever
+}
+
+// Awaited returns the absent nodes whose copies are not to be made anew yet.
+func (r *Recoverer) Awaited() []Awaited {
+	view, _ := r.current()
+	if view == nil {
+		return nil
+	}
+	all, _ := r.awaited(view)
+	return all
+}
+
+// awaited is Awaited for a view. It also returns how long it is until that
+// changes; cluster.NoEnd if it does not by itself.
+func (r *Recoverer) awaited(view *cluster.View) ([]Awaited, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var all []cluster.Absence
+	var all []Awaited
 	next := cluster.NoEnd
 	for _, a := range view.Absences {
 		left := a.Patience
@@ -60,7 +76,7 @@ func (r *Recoverer) awaited(view *cluster.View) ([]cluster.Absence, time.Duratio
 			left -= s.age + time.Since(s.seen)
 		}
 		if left > 0 {
-			all = append(all, a)
+			all = append(all, Awaited{a, left})
 			next = min(next, left)
 		}
 	}
@@ -84,7 +100,11 @@ func (r *Recoverer) plan(ctx context.Context, view *cluster.View, ids []sheep.Ob
 		return schedule{now: ids}, nil
 	}
 	s := schedule{recheck: left}
-	full := view.With(away)
+	absent := make([]cluster.Absence, len(away))
+	for i, a := range away {
+		absent[i] = a.Absence
+	}
+	full := view.With(absent)
 	ring := placement.NewRing(full)
 	var deferred []deferral
 	for _, id := range ids {
@@ -93,7 +113,7 @@ func (r *Recoverer) plan(ctx context.Context, view *cluster.View, ids []sheep.Ob
 		for _, i := range ring.Place(id, r.policy(id).Width()) {
 			n := full[i]
 			mine = mine || n.Addr == r.self
-			switch a := slices.IndexFunc(away, func(a cluster.Absence) bool { return a.Node.Addr == n.Addr }); {
+			switch a := slices.IndexFunc(away, func(a Awaited) bool { return a.Node.Addr == n.Addr }); {
 			case a < 0:
 				d.present = append(d.present, n)
 			case !away[a].Maintained:

@@ -20,7 +20,7 @@ type Progress struct {
 
 	Later   uint64        // objects that wait for absent nodes
 	Recheck time.Duration // so long they do, at least; cluster.NoEnd is for ever
-	Awaited []cluster.Absence
+	Awaited []Awaited
 }
 
 // window is over how long speed is measured, in samples of a second at least.

@@ -11,6 +11,7 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
+	"sheepdog/sheep/store"
 )
 
 // page is how many object ids are asked for at a time.
@@ -209,7 +210,7 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 		wg.Go(func() {
 			for id := range work {
 				err := r.replica.Background(ctx, func() error {
-					n, err := r.verify(ctx, id, view)
+					n, err := r.verify(store.Unhurried(ctx), id, view)
 					r.budget.spend(n)
 					return err
 				})

@@ -48,11 +48,13 @@ type config struct {
 	threshold *logging.Threshold // of log; for GET_LOGLEVEL and SET_LOGLEVEL
 }
 
-// A recoveryThrottle bounds recovery to so many objects per interval. The zero
-// value means no bound; otherwise both are positive.
+// A recoveryThrottle bounds recovery to so many objects per interval, and to so
+// many bytes a second. Zeroes mean no bound; max and interval are both zero or
+// both positive.
 type recoveryThrottle struct {
 	max      uint32
 	interval time.Duration
+	rate     uint64
 }
 
 // A logConfig says where the log goes.

@@ -66,6 +66,21 @@ func newDriver(cfg config) (cluster.Driver, error) {
 	return nil, fmt.Errorf("cluster driver %s: not supported yet", cfg.driver)
 }
 
+// gossipHealDelay is how long a cluster of machines waits for the copies of one
+// that has left, unless it is told otherwise: most are back by then, because they
+// were only started again.
+const gossipHealDelay = 5 * time.Minute
+
+// healDelay returns how long the copies of a node that has left are waited for. On
+// one machine nobody starts again for long, and those who use the local driver, as
+// C Sheepdog's tests do, expect healing at once.
+func healDelay(cfg config) time.Duration {
+	if cfg.driver == driverGossip {
+		return gossipHealDelay
+	}
+	return 0
+}
+
 // readClusterKey returns the key in a file; what blanks surround it do not count.
 func readClusterKey(file string) ([]byte, error) {
 	if file == "" {

@@ -142,11 +142,14 @@ Example:
 	recoveryHelp = `Items, separated by commas:
 	max=       recover at most so many objects in an interval
 	interval=  length of the interval in milliseconds
+	rate=      fetch at most so many bytes a second; K, M, G may follow
 
-Both have to be above zero. 'dog node recovery set-throttle' changes them later.
+Of max and interval both have to be above zero. Recovery gives way to clients in any case,
+and what a client asks for is not held back. 'dog node recovery set-throttle' changes the
+limits later.
 
 Example:
-	$ sheep -R max=50,interval=1000 ...
+	$ sheep -R max=50,interval=1000,rate=100M ...
 `
 	scrubHelp = `off, or items, separated by commas:
 	every=  time from the end of one pass to the next: 12h, 7d (default: 7d)

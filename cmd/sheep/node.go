@@ -130,7 +130,7 @@ func newNode(cfg config, st *store.Store) (*node, error) {
 		return nil, err
 	}
 	n.cluster = cluster.New(cluster.Config{
-		Node: n.self, FixedVNodes: fixed, History: history, Driver: driver,
+		Node: n.self, FixedVNodes: fixed, HealDelay: healDelay(cfg), History: history, Driver: driver,
 		Hooks: n, Executor: n, Health: st.Err, Log: cfg.log,
 	})
 	n.build()
@@ -159,7 +159,7 @@ func (n *node) build() {
 	n.replica = replica.New(n.store, inc, n.cluster)
 	n.recovery = recovery.New(n.self.Addr, n.store, n.replica, client.NewPeers(n.pools.urgent), n.cluster,
 		recovery.Config{Failed: n.stop, Log: n.log})
-	n.recovery.SetThrottle(recovery.Throttle{Max: n.cfg.recovery.max, Interval: n.cfg.recovery.interval})
+	n.recovery.SetThrottle(recovery.Throttle{Max: n.cfg.recovery.max, Interval: n.cfg.recovery.interval, Rate: n.cfg.recovery.rate})
 	n.replica.Serve(n.recovery, n.stop)
 	fan := fanout.New(n.cluster, n.replica, client.NewPeers(n.pools.peers), n.log)
 	n.gateway = gateway.New(fan, n.cluster, client.NewOwners(n.pools.owners), inc, n.log)
@@ -170,7 +170,7 @@ func (n *node) build() {
 	n.disks = newDiskHost(guard, n.ops, n.cluster)
 	d := server.NewDaemon(server.Parts{
 		Guard: guard, Operations: n.ops, Cluster: n.cluster,
-		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery},
+		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery, n.cluster.View},
 		Owner: func(from sheep.Incarnation) server.Owner { return n.gateway.Owned(from) },
 		Hello: hello, Dir: n.cfg.dir, FixedVNodes: n.cfg.vnodes != 0, Kill: func() { n.stop(sheep.ErrKilled) },
 		Level: logLevel{n.cfg.threshold}, Log: n.log,

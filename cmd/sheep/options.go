@@ -55,7 +55,7 @@ func options() []option {
 		{letter: "p", name: "port", about: "listen on this TCP port (default: 7000)", set: (*parser).setPort},
 		{letter: "P", name: "pidfile", about: "keep the process id in this file", set: (*parser).setPidFile},
 		{letter: "r", name: "http", about: "HTTP object service: host=,port=,buffer=,swift", detail: httpHelp, set: (*parser).setHTTP},
-		{letter: "R", name: "recovery", about: "slow recovery down: max=N,interval=MS (default: no limit)", detail: recoveryHelp, set: (*parser).setRecovery},
+		{letter: "R", name: "recovery", about: "slow recovery down: max=N,interval=MS,rate=SIZE (default: no limit)", detail: recoveryHelp, set: (*parser).setRecovery},
 		{name: "scrub", about: "compare copies in the background: every=,rate=,hours= (default: weekly)", detail: scrubHelp, set: (*parser).setScrub},
 		{letter: "u", name: "upgrade", about: "bring the store directory to the latest layout", toggle: func(p *parser) error {
 			return p.info("--upgrade: there is nothing to upgrade, every layout that can be read is used as it is")

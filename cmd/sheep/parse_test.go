@@ -131,7 +131,9 @@ func TestParse(t *testing.T) {
 		{"the log on the terminal keeps sheep in the foreground", []string{"-l", "dst=stdout"}, func(c *config) {
 			c.logs.destination, c.foreground = toStdout, true
 		}},
-		{"a throttle", []string{"-R", "max=50,interval=1500"}, func(c *config) { c.recovery = recoveryThrottle{50, 1500 * time.Millisecond} }},
+		{"a throttle", []string{"-R", "max=50,interval=1500"}, func(c *config) { c.recovery = recoveryThrottle{50, 1500 * time.Millisecond, 0} }},
+		{"a rate of recovery", []string{"-R", "rate=64M"}, func(c *config) { c.recovery = recoveryThrottle{rate: 64 << 20} }},
+		{"all limits of recovery", []string{"-R", "rate=1K,max=1,interval=2"}, func(c *config) { c.recovery = recoveryThrottle{1, 2 * time.Millisecond, 1024} }},
 		{"a scrub", []string{"--scrub", "every=2d,rate=64M,hours=22-6"}, func(c *config) {
 			c.scrub = scrub.Config{Every: 48 * time.Hour, Rate: 64 << 20, Hours: scrub.Hours{From: 22, To: 6}}
 		}},

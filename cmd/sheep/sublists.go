@@ -206,8 +206,12 @@ func (p *parser) setHTTP(arg string) error {
 }
 
 func (p *parser) setRecovery(arg string) error {
-	var most, interval uint64
-	err := items(arg, []string{"max=", "interval="}, func(name, value string) error {
+	var most, interval, rate uint64
+	err := items(arg, []string{"max=", "interval=", "rate="}, func(name, value string) (err error) {
+		if name == "rate" {
+			rate, err = parseSize(value)
+			return err
+		}
 		n, ok := parseNumber(value, 0, 4294967295)
 		if !ok {
 			return refuse("Invalid recovery throttle '%s=%s': must be an integer between 0 and 4294967295", name, value)
@@ -222,11 +226,12 @@ func (p *parser) setRecovery(arg string) error {
 	if err != nil {
 		return err
 	}
-	p.cfg.recovery = recoveryThrottle{}
-	if most == 0 || interval == 0 {
+	p.cfg.recovery = recoveryThrottle{rate: rate}
+	if most > 0 && interval > 0 {
+		p.cfg.recovery.max, p.cfg.recovery.interval = uint32(most), time.Duration(interval)*time.Millisecond
+	} else if rate == 0 || most > 0 || interval > 0 {
 		return p.info("--recovery has no effect: a throttle needs a maximum and an interval above zero")
 	}
-	p.cfg.recovery = recoveryThrottle{max: uint32(most), interval: time.Duration(interval) * time.Millisecond}
 	return nil
 }
 

@@ -59,8 +59,16 @@ type storeView struct{ *store.Store }
 
 func (s storeView) IDs() iter.Seq[sheep.ObjectID] { return slices.Values(s.Store.IDs(0)) }
 
+func (s storeView) Room() (proto.SpaceReport, error) {
+	r, err := s.Store.Room()
+	return proto.SpaceReport{Size: r.Size, Free: r.Free, NearFull: r.NearFull, Reserve: r.Reserve}, err
+}
+
 // recoveryView shows the recovery to the server, in the units of the wire.
-type recoveryView struct{ r *recovery.Recoverer }
+type recoveryView struct {
+	r    *recovery.Recoverer
+	view func() *cluster.View
+}
 
 func (v recoveryView) State() proto.RecoveryState {
 	p := v.r.Progress()
@@ -79,7 +87,43 @@ func (v recoveryView) Throttle() proto.Throttle {
 }
 
 func (v recoveryView) SetThrottle(t proto.Throttle) {
-	v.r.SetThrottle(recovery.Throttle{Max: t.Max, Interval: time.Duration(t.Interval) * time.Millisecond})
+	v.r.SetThrottle(recovery.Throttle{Max: t.Max, Interval: t.Duration(), Rate: v.r.Throttle().Rate})
+}
+
+func (v recoveryView) SetRate(limit uint64) {
+	t := v.r.Throttle()
+	t.Rate = limit
+	v.r.SetThrottle(t)
+}
+
+// Healing is the Recoverer's progress with what the log says of absences.
+func (v recoveryView) Healing() proto.Healing {
+	p, view := v.r.Progress(), v.view()
+	h := proto.Healing{
+		Epoch: view.Epoch, Finished: p.Finished, Total: p.Total, Left: p.Left, Objects: p.Objects, Bytes: p.Bytes,
+		Rate: p.Rate, ETA: p.ETA, Later: p.Later, Delay: view.HealDelay, Throttle: v.Throttle(), Limit: v.r.Throttle().Rate,
+	}
+	for bit, on := range map[uint8]bool{
+		proto.HealingActive: p.Running, proto.HealingDisabled: view.RecoveryDisabled, proto.HealingAll: view.Complete(),
+	} {
+		if on {
+			h.Bits |= bit
+		}
+	}
+	for _, a := range v.r.Awaited() {
+		h.Absent = append(h.Absent, proto.AbsentNode{Node: a.Node, Since: a.Since.Unix(), Left: a.Left, Maintained: a.Maintained})
+	}
+	for _, m := range view.Maintenance {
+		shown := proto.MaintainedNode{Node: sheep.Node{Addr: m.Addr}}
+		if !m.Until.IsZero() {
+			shown.Until = m.Until.Unix()
+		}
+		h.Maintained = append(h.Maintained, shown)
+	}
+	for _, addr := range view.Drained {
+		h.Drained = append(h.Drained, sheep.Node{Addr: addr})
+	}
+	return h
 }
 
 func (v recoveryView) Waiting() proto.WaitingList {

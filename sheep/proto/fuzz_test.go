@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"reflect"
 	"testing"
 
@@ -187,12 +188,47 @@ func FuzzWaitingList(f *testing.F) {
 	})
 }
 
+func FuzzHealing(f *testing.F) {
+	n := sheep.Node{Addr: netip.MustParseAddrPort("10.0.0.1:7000"), VNodes: 128, Zone: 3}
+	whole := proto.Healing{
+		Bits: proto.HealingActive, Epoch: 4, Finished: 1, Total: 2, Left: 3, Objects: 4, Bytes: 5, Rate: 6, ETA: 7, Later: 8,
+		Delay: proto.Forever, Throttle: proto.Throttle{Max: 1, Interval: 2, On: true}, Limit: 9,
+		Absent:     []proto.AbsentNode{{Node: n, Since: 10, Left: 11, Maintained: true}, {Node: n}},
+		Maintained: []proto.MaintainedNode{{Node: n, Until: 12}}, Drained: []sheep.Node{n},
+	}
+	seed(f, whole.Append(nil))
+	seed(f, proto.NodeOrder{Node: n, Value: 1}.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		h, err := proto.DecodeHealing(in)
+		if err != nil {
+			if !errors.Is(err, proto.ErrMalformed) {
+				t.Errorf("decoder fails with %v", err)
+			}
+			return
+		}
+		if again, err := proto.DecodeHealing(h.Append(nil)); err != nil || !reflect.DeepEqual(again, h) {
+			t.Errorf("decoded %+v, appended and decoded again %+v, %v", h, again, err)
+		}
+	})
+	if again, err := proto.DecodeHealing(whole.Append(nil)); err != nil || !reflect.DeepEqual(again, whole) {
+		f.Errorf("got %+v, %v", again, err)
+	}
+}
+
+func FuzzNodeOrder(f *testing.F) {
+	seed(f, proto.NodeOrder{Node: sheep.Node{Addr: netip.MustParseAddrPort("10.0.0.1:7000")}, Value: 1}.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		checkRoundTrip(t, in, proto.DecodeNodeOrder, proto.NodeOrder.Append, nodePads()...)
+	})
+}
+
 func FuzzScrub(f *testing.F) {
 	pass := proto.ScrubPass{Began: 1, Ended: 2, Objects: 3, Compared: 4, Differing: 5, Repaired: 6, Bytes: 7}
 	seed(f, proto.ScrubReport{Bits: proto.ScrubOn, Next: 9, Last: pass, Left: []sheep.ObjectID{1, 2}}.Append(nil))
 	seed(f, proto.CopyReport{CopyState: proto.CopyState{ID: 1, Bits: proto.CopyExists}, Joined: 2, Read: proto.ResultIO}.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		checkRoundTrip(t, in, proto.DecodeScrubReport, func(r proto.ScrubReport, b []byte) []byte { return r.Append(b) })
+		checkRoundTrip(t, in, proto.DecodeSpaceReport, proto.SpaceReport.Append)
 		checkRoundTrip(t, in, proto.DecodeScrubPass, proto.ScrubPass.Append)
 		checkRoundTrip(t, in, proto.DecodeCopyReport, proto.CopyReport.Append)
 	})

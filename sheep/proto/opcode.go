@@ -84,6 +84,13 @@ const (
 	OpGetMembers Opcode = 0xCF // reply: PeerStates, from the leader of the cluster
 	OpGetCopy    Opcode = 0xD9 // ObjectBody.ID; reply: CopyReport of the answering node's copy
 	OpGetScrub   Opcode = 0xDA // reply: ScrubReport
+	OpGetSpace   Opcode = 0xDB // reply: SpaceReport
+
+	OpGetHealing   Opcode = 0xF0 // reply: Healing
+	OpSetHealDelay Opcode = 0xF1 // data: nanoseconds, 8 bytes
+	OpMaintainNode Opcode = 0xF2 // data: NodeOrder
+	OpDrainNode    Opcode = 0xF3 // data: NodeOrder
+	OpSetHealRate  Opcode = 0xF4 // data: most bytes a second, 8 bytes
 )
 
 // Our own opcodes between daemons: never renumber.
@@ -216,6 +223,13 @@ var ops = [256]opInfo{
 	OpGetMembers: {"GET_MEMBERS", ClassInternal, ScopeLocal, true, false},
 	OpGetCopy:    {"GET_COPY", ClassInternal, ScopeLocal, false, false},
 	OpGetScrub:   {"GET_SCRUB", ClassInternal, ScopeLocal, false, false},
+	OpGetSpace:   {"GET_SPACE", ClassInternal, ScopeLocal, false, false},
+
+	OpGetHealing:   {"GET_HEALING", ClassInternal, ScopeLocal, false, false},
+	OpSetHealDelay: {"SET_HEAL_DELAY", ClassInternal, ScopeCluster, false, true},
+	OpMaintainNode: {"MAINTAIN_NODE", ClassInternal, ScopeCluster, false, true},
+	OpDrainNode:    {"DRAIN_NODE", ClassInternal, ScopeCluster, false, true},
+	OpSetHealRate:  {"SET_HEAL_RATE", ClassInternal, ScopeLocal, false, true},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

@@ -27,16 +27,21 @@ var (
 	otherOps = []uint8{
 		0x86, 0x89, 0x97, 0x98, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA8, 0xA9, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4,
 		0xB5, 0xB8, 0xBB, 0xBC, 0xBF, 0xC0, 0xC1, 0xC2, 0xC5, 0xC7, 0xC8, 0xCC, 0xCD,
-		0xCE, 0xD9, 0xDA,
+		0xCE, 0xD9, 0xDA, 0xDB, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4,
 	}
 	ownOps = []uint8{0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5}
 )
+
+// order returns the data of an order about a node.
+func order(value uint64) []byte {
+	return proto.NodeOrder{Node: sheep.Node{Addr: netip.MustParseAddrPort("10.0.0.9:7000")}, Value: value}.Append(nil)
+}
 
 func version(op uint8) uint8 {
 	switch {
 	case op < 0x80:
 		return 2
-	case op >= 0xD0 && (op < 0xD9 || op > 0xDF):
+	case op >= 0xD0 && (op < 0xD9 || op > 0xDF && op < 0xF0):
 		return 1
 	}
 	return 10
@@ -89,7 +94,7 @@ func acceptable(op proto.Opcode) proto.Header {
 	n := map[proto.Opcode]int{
 		proto.OpNewVDI: 256, proto.OpLockVDI: 512, proto.OpGetVDIInfo: 256, proto.OpDelVDI: 512,
 		proto.OpGetVDIAttr: 66_320, proto.OpSetVNodes: 8, proto.OpSetLogLevel: 4, proto.OpSetRecovery: 24,
-		proto.OpHello: 104,
+		proto.OpHello: 104, proto.OpSetHealDelay: 8, proto.OpSetHealRate: 8, proto.OpMaintainNode: 88, proto.OpDrainNode: 88,
 	}[op]
 	if op.NeedsData() || n > 0 {
 		h.Flags, h.DataLen = proto.FlagWrite, uint32(n)
@@ -467,6 +472,14 @@ func TestOperationsAreHandedOnAsTheyCame(t *testing.T) {
 		{"vnodes", proto.OpSetVNodes, [32]byte{}, []byte{200, 0, 0, 0, 1, 2, 3, 4}, proto.ResultSuccess, "vnodes 200"},
 		{"no vnodes", proto.OpSetVNodes, [32]byte{}, []byte{0, 0, 0, 0}, proto.ResultInvalid, ""},
 		{"too many vnodes", proto.OpSetVNodes, [32]byte{}, []byte{0, 0, 1, 0}, proto.ResultInvalid, ""},
+		{"delay of healing", proto.OpSetHealDelay, [32]byte{}, binary.LittleEndian.AppendUint64(nil, 6e10), proto.ResultSuccess, "delay 1m0s"},
+		{"a delay that nobody lives to see", proto.OpSetHealDelay, [32]byte{}, binary.LittleEndian.AppendUint64(nil, 1<<63), proto.ResultInvalid, ""},
+		{"maintenance", proto.OpMaintainNode, [32]byte{}, order(60e9), proto.ResultSuccess, "maintain 10.0.0.9:7000 for 1m0s"},
+		{"maintenance that is too long", proto.OpMaintainNode, [32]byte{}, order(1 << 63), proto.ResultInvalid, ""},
+		{"drain", proto.OpDrainNode, [32]byte{}, order(1), proto.ResultSuccess, "drain 10.0.0.9:7000, undo false"},
+		{"drain undone", proto.OpDrainNode, [32]byte{}, order(0), proto.ResultSuccess, "drain 10.0.0.9:7000, undo true"},
+		{"drain more than once", proto.OpDrainNode, [32]byte{}, order(2), proto.ResultInvalid, ""},
+		{"rate of healing", proto.OpSetHealRate, [32]byte{}, binary.LittleEndian.AppendUint64(nil, 77), proto.ResultSuccess, "rate 77"},
 		{"throttle", proto.OpSetRecovery, [32]byte{}, proto.Throttle{Max: 1, Interval: 2}.Append(nil), proto.ResultSuccess, "throttle {Max:1 Interval:2 On:true}"},
 		{"repair", proto.OpRepairReplica, forw.Body(), nil, proto.ResultSuccess, "repair 0000000000000008 from 10.0.0.2:7001"},
 		{"reweight", proto.OpReweight, [32]byte{}, nil, proto.ResultNotSupported, ""},
@@ -561,10 +574,19 @@ func TestWhatTheNodeTellsOfItself(t *testing.T) {
 	if got, err := proto.DecodeScrubReport(data); err != nil || got.Bits != 0 {
 		t.Errorf("scrub of a node that does not: %+v, %v", got, err)
 	}
+	_, data = query(proto.OpGetSpace, proto.SpaceReportSize, none, proto.ResultSuccess)
+	if got, err := proto.DecodeSpaceReport(data); err != nil || got.Free != 400 || got.Full() != "near full" {
+		t.Errorf("space: %+v, %v", got, err)
+	}
 	query(proto.OpGetWaiting, 100, none, proto.ResultInvalid)
 	_, data = query(proto.OpGetWaiting, proto.WaitingRoom, none, proto.ResultSuccess)
 	if got, err := proto.DecodeWaitingList(data); err != nil || got.Total != 2 || len(got.Objects) != 1 || got.Objects[0].Reason == "" {
 		t.Errorf("waiting objects %+v, %v", got, err)
+	}
+	query(proto.OpGetHealing, 100, none, proto.ResultInvalid)
+	_, data = query(proto.OpGetHealing, proto.HealingRoom, none, proto.ResultSuccess)
+	if got, err := proto.DecodeHealing(data); err != nil || got.Later != 5 || got.Delay != time.Minute {
+		t.Errorf("healing %+v, %v", got, err)
 	}
 	_, data = query(proto.OpGetRecovery, 24, none, proto.ResultSuccess)
 	if got, err := proto.DecodeThrottle(data); err != nil || got.Max != 4 {

@@ -83,6 +83,7 @@ type Store interface {
 	Has(id sheep.ObjectID) bool
 	IDs() iter.Seq[sheep.ObjectID] // ascending
 	Space() (total, free uint64)
+	Room() (proto.SpaceReport, error)
 	Epoch(e sheep.Epoch) ([]sheep.Node, time.Time, error)
 }
 
@@ -91,6 +92,8 @@ type Recovery interface {
 	State() proto.RecoveryState
 	Throttle() proto.Throttle
 	SetThrottle(t proto.Throttle)
+	SetRate(limit uint64) // bytes a second; 0 does not limit
+	Healing() proto.Healing
 	Waiting() proto.WaitingList
 
 	// Repair replaces this node's copy by that of another node.
@@ -133,6 +136,9 @@ type Commands interface {
 	RecoverQuorum(ctx context.Context) (restart func(), err error)
 	SetRecovery(ctx context.Context, on bool) error
 	SetVNodes(ctx context.Context, n uint16) error
+	SetHealDelay(ctx context.Context, d time.Duration) error
+	Maintain(ctx context.Context, addr netip.AddrPort, d time.Duration) error
+	Drain(ctx context.Context, addr netip.AddrPort, undo bool) error
 	AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setBit bool) error
 	Lock(ctx context.Context, vid sheep.VDIID, shared bool) error
 	Unlock(ctx context.Context, vid sheep.VDIID, shared bool, node sheep.Node) error

@@ -168,6 +168,9 @@ func (w *world) Attr(_ context.Context, data []byte, f proto.Flags) (proto.VDIRe
 func (w *world) Has(id sheep.ObjectID) bool    { return slices.Contains(w.Memory.IDs(), id) }
 func (w *world) IDs() iter.Seq[sheep.ObjectID] { return slices.Values(w.Memory.IDs()) }
 func (w *world) Space() (total, free uint64)   { return 1000, 400 }
+func (w *world) Room() (proto.SpaceReport, error) {
+	return proto.SpaceReport{Size: 2000, Free: 400, NearFull: 500, Reserve: 100}, nil
+}
 func (w *world) Epoch(e sheep.Epoch) ([]sheep.Node, time.Time, error) {
 	if e != 2 {
 		return nil, time.Time{}, sheep.ErrNoTag
@@ -236,6 +239,10 @@ func (r fakeRecovery) State() proto.RecoveryState {
 }
 func (r fakeRecovery) Throttle() proto.Throttle     { return proto.Throttle{Max: 4, Interval: 5, On: true} }
 func (r fakeRecovery) SetThrottle(t proto.Throttle) { _ = r.w.note("throttle %+v", t) }
+func (r fakeRecovery) SetRate(limit uint64)         { _ = r.w.note("rate %d", limit) }
+func (r fakeRecovery) Healing() proto.Healing {
+	return proto.Healing{Bits: proto.HealingActive, Later: 5, Delay: time.Minute}
+}
 func (r fakeRecovery) Waiting() proto.WaitingList {
 	return proto.WaitingList{Total: 2, Objects: []proto.WaitingObject{{ID: 5 << 32, Since: 7, Reason: "a node is absent"}}}
 }
@@ -313,6 +320,15 @@ func (c fakeCluster) Format(_ context.Context, s cluster.Settings) error {
 
 func (c fakeCluster) SetRecovery(_ context.Context, on bool) error {
 	return c.w.note("recovery %v", on)
+}
+func (c fakeCluster) SetHealDelay(_ context.Context, d time.Duration) error {
+	return c.w.note("delay %v", d)
+}
+func (c fakeCluster) Maintain(_ context.Context, addr netip.AddrPort, d time.Duration) error {
+	return c.w.note("maintain %v for %v", addr, d)
+}
+func (c fakeCluster) Drain(_ context.Context, addr netip.AddrPort, undo bool) error {
+	return c.w.note("drain %v, undo %t", addr, undo)
 }
 func (c fakeCluster) SetVNodes(_ context.Context, n uint16) error { return c.w.note("vnodes %d", n) }
 

@@ -46,6 +46,9 @@ func (d *Daemon) self() sheep.Node {
 	return d.Hello.Node
 }
 
+// stores reports whether this node stores data.
+func (d *Daemon) stores() bool { return d.Cluster.View().Stores(d.self()) }
+
 // membersPatience bounds the wait for the leader's word about the members.
 const membersPatience = 5 * time.Second
 
@@ -93,7 +96,7 @@ func (d *Daemon) killNode(r *Request) {
 // statSheep serves STAT_SHEEP.
 func (d *Daemon) statSheep(r *Request) {
 	var body proto.NodeReply
-	if d.self().VNodes > 0 {
+	if d.stores() {
 		body.Size, body.Free = d.Store.Space()
 	}
 	r.Reply(proto.Response{Body: body.Body()})
@@ -148,7 +151,7 @@ func (d *Daemon) mdInfo(r *Request) {
 		return
 	}
 	var disks []proto.Disk
-	if d.self().VNodes > 0 {
+	if d.stores() {
 		total, free := d.Store.Space()
 		disks = []proto.Disk{{Free: free, Used: total - free, Path: filepath.Join(d.Dir, "obj")}}
 	}

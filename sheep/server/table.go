@@ -84,10 +84,17 @@ func operations() [256]operation {
 		proto.OpStat:         quick((*Daemon).stat, proto.StatSize),
 		proto.OpStatRecovery: quick((*Daemon).statRecovery, proto.RecoveryStateSize),
 		proto.OpGetMembers:   slow((*Daemon).getMembers, 0),
+		proto.OpGetSpace:     slow((*Daemon).getSpace, proto.SpaceReportSize),
 		proto.OpGetScrub:     quick((*Daemon).getScrub, proto.ScrubRoom),
 		proto.OpGetWaiting:   quick((*Daemon).getWaiting, proto.WaitingRoom),
 		proto.OpGetRecovery:  quick((*Daemon).getRecovery, proto.ThrottleSize),
 		proto.OpSetRecovery:  {run: (*Daemon).setRecovery, min: proto.ThrottleSize, inline: true},
+
+		proto.OpGetHealing:   quick((*Daemon).getHealing, proto.HealingRoom),
+		proto.OpSetHealDelay: {run: (*Daemon).setHealDelay, min: 8, lasting: true},
+		proto.OpMaintainNode: {run: (*Daemon).maintainNode, min: proto.NodeOrderSize, lasting: true},
+		proto.OpDrainNode:    {run: (*Daemon).drainNode, min: proto.NodeOrderSize, lasting: true},
+		proto.OpSetHealRate:  {run: (*Daemon).setHealRate, min: 8, inline: true},
 
 		proto.OpTraceStatus:  quick(invalid, 0),
 		proto.OpTraceReadBuf: quick(invalid, 0),
