@@ -18,6 +18,7 @@ import (
 	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // A Level is how well a cluster is, from good to bad.
@@ -130,6 +131,8 @@ type answer struct {
 	recovery proto.RecoveryState
 	waiting  proto.WaitingList
 	space    listing.Space
+	full     string // near full, or full
+	scrub    proto.ScrubReport
 	err      error
 }
 
@@ -147,6 +150,10 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 		}
 		size, free, err := c.Space(ctx, n)
 		a.space, a.err = listing.SpaceOf(size, free), err
+		if room, err := c.Room(ctx, remote.Address(n)); err == nil { // C's daemons do not tell
+			a.full, a.space = room.Full(), listing.SpaceOf(room.Size, room.Free)
+		}
+		a.scrub, _ = c.Scrub(ctx, remote.Address(n))
 		return a
 	}
 	for a := range remote.Ordered(slices.Values(nodes), askWidth, ask) {
@@ -168,7 +175,13 @@ func (r *Report) node(a answer) {
 	case a.recovery.Active && a.recovery.Total > 0:
 		r.find(Recovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
 	}
-	if used := listing.Percent(a.space.Used, a.space.Size); used >= NearlyFull {
+	switch used := listing.Percent(a.space.Used, a.space.Size); {
+	case a.full != "":
+		r.find(Degraded, "the disk of node %v is %s, %s are free", a.node, a.full, size.Human(a.space.Free))
+	case used >= NearlyFull:
 		r.find(Degraded, "node %v is full to %d %%", a.node, used)
+	}
+	if n := len(a.scrub.Left); n > 0 {
+		r.find(Degraded, "the copies of %d objects differ, and only a person can tell which is right; the first is %v: dog vdi check", n, a.scrub.Left[0])
 	}
 }

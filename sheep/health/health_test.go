@@ -27,6 +27,8 @@ func TestWhatANodeTellsOfTheHealth(t *testing.T) {
 		{"not formatted", answer{err: fmt.Errorf("ask: %w", sheep.ErrWaitForFormat)}, "ok", ""},
 		{"no answer", answer{err: sheep.ErrNetwork}, "degraded", "10.0.0.1:7000 does not answer"},
 		{"nearly full", answer{space: listing.Space{Size: 100, Used: 90, Free: 10}}, "degraded", "full to 90 %"},
+		{"a mark of its disk is passed", answer{full: "near full", space: listing.Space{Size: 100 << 30, Used: 96 << 30, Free: 4 << 30}}, "degraded", "is near full, 4.0 GB are free"},
+		{"copies differ", answer{scrub: proto.ScrubReport{Left: []sheep.ObjectID{5}}}, "degraded", "the copies of 1 objects differ"},
 		{"some space", answer{space: listing.Space{Size: 100, Used: 89, Free: 11}}, "ok", ""},
 	} {
 		t.Run(test.about, func(t *testing.T) {

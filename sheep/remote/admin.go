@@ -132,3 +132,12 @@ func (c *Cluster) Scrub(ctx context.Context, addr string) (proto.ScrubReport, er
 	}
 	return proto.DecodeScrubReport(data)
 }
+
+// Room returns how full the disk of the daemon at addr is.
+func (c *Cluster) Room(ctx context.Context, addr string) (proto.SpaceReport, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetSpace, To: addr, Into: make([]byte, proto.SpaceReportSize)})
+	if err != nil {
+		return proto.SpaceReport{}, err
+	}
+	return proto.DecodeSpaceReport(data)
+}

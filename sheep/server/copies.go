@@ -64,3 +64,17 @@ func (d *Daemon) getScrub(r *Request) {
 	}
 	r.Reply(proto.Response{}, report.Append(r.Room(proto.ScrubRoom)[:0]))
 }
+
+// getSpace serves GET_SPACE.
+func (d *Daemon) getSpace(r *Request) {
+	var report proto.SpaceReport
+	var err error
+	if d.self().VNodes > 0 {
+		report, err = d.Store.Room()
+	}
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	d.record(r, proto.SpaceReportSize, report.Append)
+}

@@ -20,7 +20,7 @@ func (s *Store) create(o *object, size uint32, epoch sheep.Epoch, w *sheep.Write
 	if size == 0 || uint64(w.Off)+uint64(w.Len()) > uint64(size) {
 		return Commit{}, fmt.Errorf("create %v: %w: %d bytes at %d of %d", o.id, sheep.ErrInvalid, w.Len(), w.Off, size)
 	}
-	if err := s.checkReserve(s.cfg.Reserve); err != nil {
+	if err := s.admitNew(o.id, len(w.Data)); err != nil {
 		return Commit{}, fmt.Errorf("create %v: %w", o.id, err)
 	}
 	data, off := trimZeroes(w.Data, w.Off)
@@ -90,18 +90,6 @@ func nameless(err error) error {
 		return fmt.Errorf("%w: %v", sheep.ErrIO, err)
 	}
 	return err
-}
-
-// checkReserve refuses what needs new space when no more than reserve is left.
-func (s *Store) checkReserve(reserve uint64) error {
-	free, err := s.fs.Free()
-	if err != nil {
-		return fmt.Errorf("%w: %w", sheep.ErrIO, err)
-	}
-	if free < reserve {
-		return fmt.Errorf("%w: %d bytes are free and %d are kept in reserve", sheep.ErrNoSpace, free, reserve)
-	}
-	return nil
 }
 
 // trimZeroes cuts blocks of zeroes off both ends of what is to be written into

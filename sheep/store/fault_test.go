@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -349,6 +350,27 @@ func TestFailedJournalRefusesChanges(t *testing.T) {
 	closeStore(t, s, true)
 }
 
+// remove removes an object.
+func remove(t *testing.T, s *store.Store, id sheep.ObjectID) {
+	t.Helper()
+	c, err := s.Remove(id, 1)
+	if err == nil {
+		err = c.Wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exhaust writes as much as may be written between two looks at the free space
+// of a disk that has had 2 MiB.
+func exhaust(t *testing.T, s *store.Store, id sheep.ObjectID) {
+	t.Helper()
+	for range 2 << 20 / 4096 {
+		write(t, s, id, 1, sheep.Write{Data: make([]byte, 4096)})
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	disk := vfstest.NewMemory(1 << 40)
 	f := &fault{}
@@ -359,23 +381,38 @@ func TestFullDisk(t *testing.T) {
 	a, b := sheep.DataObject(1, 0), sheep.DataObject(1, 1)
 	write(t, s, a, 1, sheep.Write{Create: true})
 
-	disk.SetFree(1<<20 - 1)
+	fill := func(io.WriterAt) error { return nil }
+	install := func(ctx context.Context, id sheep.ObjectID) error { return s.Install(ctx, id, modelSize, 1, fill) }
+	disk.SetFree(2<<20 - 1) // nearly full
+	wantError(t, install(store.Unhurried(t.Context()), b), sheep.ErrNoSpace)
+	if err := install(t.Context(), b); err != nil {
+		t.Errorf("a copy that a client waits for, on a disk that is nearly full: %v", err)
+	}
+	remove(t, s, b)
+
+	write(t, s, a, 1, sheep.Write{Data: []byte("this has its space")})
+	disk.SetFree(1<<20 - 1) // full
 	_, err := s.Write(b, modelSize, 1, &sheep.Write{Create: true})
 	wantError(t, err, sheep.ErrNoSpace)
+	wantError(t, install(t.Context(), b), sheep.ErrNoSpace)
+	exhaust(t, s, a)
+	_, err = s.Write(a, modelSize, 1, &sheep.Write{Off: 4096, Data: []byte("x")})
+	wantError(t, err, sheep.ErrNoSpace)
 	write(t, s, a, 1, sheep.Write{Data: []byte("overwriting goes on")})
-	fill := func(io.WriterAt) error { return nil }
-	if err := s.Install(t.Context(), b, modelSize, 1, fill); err != nil {
-		t.Errorf("recovery may use half of the reserve: %v", err)
+	write(t, s, a, 1, sheep.Write{Zero: 8192})
+	if err := install(store.Unhurried(t.Context()), a); err != nil {
+		t.Errorf("a copy that takes the place of another, on a full disk: %v", err)
 	}
+	write(t, s, sheep.DataObject(1, 9).Ledger(), 1, sheep.Write{Create: true, Data: []byte("what is deleted must be recorded")})
+	_, err = s.Write(sheep.InodeObject(2), modelSize, 1, &sheep.Write{Create: true})
+	wantError(t, err, sheep.ErrNoSpace)
 	disk.SetFree(1<<19 - 1)
-	wantError(t, s.Install(t.Context(), b, modelSize, 1, fill), sheep.ErrNoSpace)
-	if c, err := s.Remove(b, 1); err != nil {
-		t.Errorf("remove: %v", err)
-	} else if err := c.Wait(t.Context()); err != nil {
-		t.Errorf("remove: %v", err)
-	}
-
+	wantError(t, install(t.Context(), a), sheep.ErrNoSpace)
+	disk.SetFree(0)
+	remove(t, s, a)
 	disk.SetFree(1 << 40)
+	write(t, s, a, 1, sheep.Write{Create: true})
+
 	f.set(func(op vfstest.Op, name string) error {
 		if op == vfstest.OpWrite && strings.HasPrefix(name, "obj/") {
 			return syscall.ENOSPC
@@ -388,7 +425,7 @@ func TestFullDisk(t *testing.T) {
 	wantError(t, err, sheep.ErrNoSpace)
 	f.set(nil)
 	names, err := disk.List("obj")
-	if err != nil || len(names) != 2 { // a and .stale
+	if err != nil || len(names) != 3 { // a, the ledger and .stale
 		t.Errorf("got files %v, %v after the failed creation, want no trace of it", names, err)
 	}
 	closeStore(t, s, true)

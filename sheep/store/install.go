@@ -36,8 +36,10 @@ func (s *Store) install(ctx context.Context, id sheep.ObjectID, size uint32, epo
 	changes := o.changes
 	s.table.mu.Unlock()
 	s.leave() // filling may take long, and must not hold up Format
+	s.copying.Add(int64(size))
+	defer s.copying.Add(-int64(size))
 
-	f, temp, err := s.prepare(id, size, epoch, fill)
+	f, temp, err := s.prepare(ctx, id, size, epoch, fill)
 	if err == nil {
 		err = s.publish(ctx, o, changes, f, temp, Info{size, epoch})
 	}
@@ -47,11 +49,11 @@ func (s *Store) install(ctx context.Context, id sheep.ObjectID, size uint32, epo
 
 // prepare makes the file of an object under a temporary name, filled and
 // durable.
-func (s *Store) prepare(id sheep.ObjectID, size uint32, epoch sheep.Epoch, fill func(io.WriterAt) error) (vfs.File, string, error) {
+func (s *Store) prepare(ctx context.Context, id sheep.ObjectID, size uint32, epoch sheep.Epoch, fill func(io.WriterAt) error) (vfs.File, string, error) {
 	if size == 0 {
 		return nil, "", fmt.Errorf("%w: no size", sheep.ErrInvalid)
 	}
-	if err := s.checkReserve(s.cfg.Reserve / 2); err != nil {
+	if err := s.admitCopy(ctx, id); err != nil {
 		return nil, "", err
 	}
 	var foreign error

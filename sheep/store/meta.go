@@ -23,7 +23,7 @@ const openVersion = 0x0106
 func (s *Store) openConfig() (version uint16, err error) {
 	b, err := readFile(s.fs, configFile, 1<<10)
 	if errors.Is(err, os.ErrNotExist) {
-		free, err := s.fs.Free()
+		_, free, err := s.fs.Space()
 		if err != nil {
 			return 0, err
 		}

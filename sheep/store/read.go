@@ -156,7 +156,7 @@ func (s *Store) Space() (total, free uint64) {
 		return 0, 0
 	}
 	defer s.leave()
-	free, err := s.fs.Free()
+	_, free, err := s.fs.Space()
 	used, usedErr := s.fs.Used(objectDir)
 	if err := errors.Join(err, usedErr); err != nil {
 		s.log.Error("the space that is used and free is not known", "err", err)

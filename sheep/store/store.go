@@ -44,7 +44,6 @@ const (
 	DefaultHotObjects = 4096
 	DefaultHandles    = 4096
 	DefaultFlushAge   = 5 * time.Second
-	DefaultReserve    = 64 << 20
 )
 
 // A Config tunes a store. The zero value means the defaults.
@@ -54,7 +53,8 @@ type Config struct {
 	HotObjects  int           // objects that the intent log names
 	Handles     int           // object files that are kept open; at most half the limit of the process
 	FlushAge    time.Duration // deferred writes become durable after this at the latest
-	Reserve     uint64        // bytes of free space below which nothing is created
+	Reserve     uint64        // bytes of free space that clients' data does not get; 0 is a share of the disk
+	NearFull    uint64        // bytes of free space that recovery leaves; 0 is a larger share, or twice Reserve
 	NoSync      bool          // never wait for the disk: a power cut may take what was answered
 	Log         *slog.Logger
 	FS          vfs.FS // what to use instead of the directory given to Open, for tests
@@ -75,6 +75,9 @@ type Store struct {
 	closed bool         // guarded by gate
 
 	table table
+
+	room    atomic.Int64 // bytes that may be written before the disk has to be asked how much is free
+	copying atomic.Int64 // bytes of the copies that are being installed
 
 	deferred atomic.Bool   // writes were deferred since the last look of the flusher
 	wake     chan struct{} // buffered; wakes the flusher
@@ -144,9 +147,6 @@ func (c Config) withDefaults() Config {
 	c.Handles = max(c.Handles, 8)
 	if c.FlushAge == 0 {
 		c.FlushAge = DefaultFlushAge
-	}
-	if c.Reserve == 0 {
-		c.Reserve = DefaultReserve
 	}
 	return c
 }

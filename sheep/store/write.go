@@ -87,6 +87,9 @@ func (s *Store) overwrite(o *object, size uint32, epoch sheep.Epoch, w *sheep.Wr
 	if w.Len() == 0 {
 		return Commit{}, nil
 	}
+	if err := s.admitWrite(o.id, f, w); err != nil {
+		return Commit{}, fmt.Errorf("write %v: %w", o.id, err)
+	}
 	direct := len(w.Data) > journal.MaxData
 	cold := s.table.begin(o, direct)
 	if epoch > o.epoch {

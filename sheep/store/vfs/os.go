@@ -95,17 +95,17 @@ func (s osFS) SyncDir(name string) error {
 	return d.Sync()
 }
 
-func (s osFS) Free() (uint64, error) {
+func (s osFS) Space() (total, free uint64, err error) {
 	d, err := s.dir(".")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer d.Close()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(d.Fd()), &st); err != nil {
-		return 0, os.NewSyscallError("fstatfs", err)
+		return 0, 0, os.NewSyscallError("fstatfs", err)
 	}
-	return st.Bavail * uint64(st.Bsize), nil
+	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
 }
 
 func (s osFS) Used(name string) (used uint64, err error) {
@@ -191,6 +191,19 @@ func (f osFile) Punch(off, n int64) error {
 		return writeZeroes(f, off, n)
 	}
 	return err
+}
+
+// Dense asks where the first hole is. That of a file which has none is its end.
+func (f osFile) Dense(off, n int64) (dense bool, err error) {
+	err = f.control("lseek", func(fd int) error {
+		hole, err := unix.Seek(fd, off, unix.SEEK_HOLE)
+		dense = hole >= off+n
+		if err == unix.ENXIO { // off is behind the end
+			dense, err = false, nil
+		}
+		return err
+	})
+	return dense, err
 }
 
 // writeZeroes stands in for punching a hole where the disk cannot do it.

@@ -33,8 +33,9 @@ type FS interface {
 	List(name string) ([]string, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(name string) error
-	// Free returns how many bytes may still be written to the disk.
-	Free() (uint64, error)
+	// Space returns the size of the disk and how many bytes may still be written
+	// to it.
+	Space() (total, free uint64, err error)
 	// Used returns how many bytes of the disk the files in a directory take.
 	Used(name string) (uint64, error)
 	// Lock takes the lock file name, which it makes if it is missing, for this
@@ -55,6 +56,9 @@ type File interface {
 	// Punch zeroes n bytes at off, giving their space back where the disk can
 	// do that. It does not change the file's size.
 	Punch(off, n int64) error
+	// Dense reports whether all of n bytes at off have their space on the disk
+	// already, so that writing them takes none.
+	Dense(off, n int64) (bool, error)
 	// Sync makes content, size and attributes durable.
 	Sync() error
 	// DataSync makes content and size durable.

@@ -71,6 +71,9 @@ func clusterInfo(ctx context.Context, s *session) error {
 		}
 		s.printEpoch(e, before)
 	}
+	if h, err := s.Healing(ctx, ""); err == nil && len(h.Absent) > 0 && !s.opts.raw {
+		s.print("\n%s", absenceLines(h))
+	}
 	return nil
 }
 

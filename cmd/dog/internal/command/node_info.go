@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/listing"
@@ -17,6 +18,7 @@ type spaceRow struct {
 	Size uint64 `json:"size"`
 	Used uint64 `json:"used"`
 	Free uint64 `json:"free"`
+	Full string `json:"full,omitempty"` // near full, or full
 
 	err error
 }
@@ -37,6 +39,9 @@ func nodeInfo(ctx context.Context, s *session) error {
 		var size uint64
 		size, row.Free, row.err = s.Space(ctx, s.nodes.Nodes[r.ID])
 		row.Size, row.Used = size, size-min(row.Free, size)
+		if room, err := s.Room(ctx, remote.Address(s.nodes.Nodes[r.ID])); err == nil { // C's daemons do not tell
+			row.Full = room.Full()
+		}
 		return row
 	}) {
 		if row.err != nil {
@@ -77,7 +82,11 @@ func (s *session) printSpace(rows []spaceRow, total spaceRow, virtual uint64) {
 		return
 	}
 	for _, r := range rows {
-		s.print("%s", listing.NodeSpace(r.ID, r.space()))
+		line := listing.NodeSpace(r.ID, r.space())
+		if r.Full != "" {
+			line = strings.TrimSuffix(line, "\n") + "\t" + r.Full + "\n"
+		}
+		s.print("%s", line)
 	}
 	s.print("%s", listing.TotalSpace(total.space(), virtual))
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -12,6 +13,7 @@ import (
 	"sheepdog/sheep/listing"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/remote"
+	"sheepdog/sheep/size"
 )
 
 // A recoveryRow is a node in recovery; its JSON form is fixed.
@@ -20,8 +22,16 @@ type recoveryRow struct {
 	Finished uint64 `json:"finished"` // objects
 	Total    uint64 `json:"total"`
 
-	active bool
-	err    error
+	Bytes  uint64  `json:"bytes"`      // fetched
+	Left   uint64  `json:"bytes_left"` // at most
+	Rate   uint64  `json:"bytes_per_second"`
+	ETA    float64 `json:"eta_seconds"`     // 0 if not known
+	Later  uint64  `json:"waiting_objects"` // for absent nodes
+	Awaits float64 `json:"waits_seconds"`   // for them, still; -1 is for ever
+
+	active  bool
+	err     error
+	healing proto.Healing
 }
 
 // nodeRecoveryInfo shows which nodes are in recovery.
@@ -36,7 +46,11 @@ func nodeRecoveryInfo(ctx context.Context, s *session) error {
 	status := ExitSuccess
 	for r := range remote.Ordered(slices.Values(s.nodeRows()), queryWidth, func(n nodeRow) recoveryRow {
 		state, err := s.Recovery(ctx, remote.Address(s.nodes.Nodes[n.ID]))
-		return recoveryRow{nodeRow: n, Finished: state.Finished, Total: state.Total, active: state.Active, err: err}
+		r := recoveryRow{nodeRow: n, Finished: state.Finished, Total: state.Total, active: state.Active, err: err}
+		if r.active {
+			r.heal(s.Healing(ctx, remote.Address(s.nodes.Nodes[n.ID])))
+		}
+		return r
 	}) {
 		if r.err != nil {
 			f := failed(r.err, "Failed to get recovery state of node %d: %s", r.ID, remote.Text(r.err))
@@ -68,8 +82,62 @@ func (s *session) printRecovery(r recoveryRow) {
 	case s.opts.raw:
 		s.print("%d %v %d %d %d %d\n", r.ID, n, r.VNodes, r.Zone, r.Finished, r.Total)
 	default:
-		s.print("%s", listing.Recovery(r.ID, n, proto.RecoveryState{Finished: r.Finished, Total: r.Total}))
+		line := listing.Recovery(r.ID, n, proto.RecoveryState{Finished: r.Finished, Total: r.Total})
+		s.print("%s%s\n", strings.TrimSuffix(line, "\n"), r.details())
 	}
+}
+
+// heal takes note of what C Sheepdog does not tell.
+func (r *recoveryRow) heal(h proto.Healing, err error) {
+	if err != nil {
+		return
+	}
+	r.healing = h
+	r.Bytes, r.Left, r.Rate, r.ETA, r.Later = h.Bytes, h.Left, h.Rate, h.ETA.Seconds(), h.Later
+	if left := leastLeft(h); left == proto.Forever {
+		r.Awaits = -1
+	} else if h.Later > 0 {
+		r.Awaits = left.Seconds()
+	}
+}
+
+// leastLeft returns how long it is until the first of the absent nodes is not
+// waited for any more.
+func leastLeft(h proto.Healing) time.Duration {
+	if h.Later == 0 || len(h.Absent) == 0 {
+		return 0
+	}
+	return slices.MinFunc(h.Absent, func(a, b proto.AbsentNode) int { return cmp.Compare(a.Left, b.Left) }).Left
+}
+
+// details returns what follows C's columns.
+func (r *recoveryRow) details() string {
+	var b strings.Builder
+	if r.Total > 0 {
+		fmt.Fprintf(&b, "  %d/%d objects", r.Finished, r.Total)
+	}
+	if r.Bytes > 0 {
+		fmt.Fprintf(&b, ", %s fetched", size.Human(r.Bytes))
+	}
+	if r.Left > 0 && r.Rate > 0 {
+		fmt.Fprintf(&b, ", %s/s", size.Human(r.Rate))
+	}
+	if r.ETA >= 1 {
+		fmt.Fprintf(&b, ", %s left", shortDuration(r.healing.ETA))
+	}
+	if r.Later > 0 {
+		fmt.Fprintf(&b, "; %s", waitText(r.healing))
+	}
+	return b.String()
+}
+
+// waitText says what waits for absent nodes.
+func waitText(h proto.Healing) string {
+	var names []string
+	for _, a := range h.Absent {
+		names = append(names, a.Node.String())
+	}
+	return fmt.Sprintf("%d objects wait for %s for %s", h.Later, strings.Join(names, " and "), shortDuration(leastLeft(h)))
 }
 
 // followRecovery shows how the recovery of the node goes until it is done.
@@ -80,6 +148,11 @@ func (s *session) followRecovery(ctx context.Context) error {
 		state, err := s.Recovery(ctx, "")
 		if err != nil {
 			return requestFailed(err)
+		}
+		if h, err := s.Healing(ctx, ""); err == nil && h.Later > 0 && h.Finished+h.Later >= h.Total {
+			bar.finish()
+			s.print("%s\n", waitText(h))
+			return nil
 		}
 		if !state.Active {
 			bar.finish()
@@ -112,7 +185,11 @@ func nodeGetThrottle(ctx context.Context, s *session) error {
 	if err != nil {
 		return requestFailed(err)
 	}
-	s.print("max (%d), interval (%d)\n", t.Max, t.Interval)
+	s.print("max (%d), interval (%d)", t.Max, t.Interval)
+	if h, err := s.Healing(ctx, ""); err == nil && h.Limit > 0 {
+		s.print(", rate (%d)", h.Limit)
+	}
+	s.print("\n")
 	return nil
 }
 
@@ -132,7 +209,16 @@ func nodeSetThrottle(ctx context.Context, s *session) error {
 	if (most == 0) != (interval == 0) {
 		return fail(ExitUsage, "Invalid interval max (%d), interval (%d)", most, interval)
 	}
+	var rate uint64
+	if len(s.args) > 2 {
+		if rate, err = size.Parse(s.args[2]); err != nil {
+			return fail(ExitUsage, "Invalid rate (%s)", s.args[2])
+		}
+	}
 	if err := s.SetThrottle(ctx, proto.Throttle{Max: uint32(most), Interval: interval}); err != nil {
+		return requestFailed(err)
+	}
+	if err := s.SetHealRate(ctx, rate); err != nil && len(s.args) > 2 {
 		return requestFailed(err)
 	}
 	return nil

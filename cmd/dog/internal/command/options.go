@@ -33,7 +33,7 @@ type options struct {
 	maxReclaim      int64 // -1 is all
 
 	prealloc, noShare, hyper, exclusive, delete, writeback, force, exist, reduce bool
-	all, progress, watch, local, sweep                                           bool
+	all, progress, watch, local, sweep, undo                                     bool
 	nbd                                                                          nbdSettings
 
 	lock, strict, fixedVNodes, recycle, avoidDiskFull, diff, multithread bool
@@ -64,6 +64,11 @@ func jsonOption() option {
 // sweepOption is the option of the check that removes what it finds.
 func sweepOption() option {
 	return toggle("", "sweep", "remove the objects that no image refers to", func(o *options) *bool { return &o.sweep })
+}
+
+// undoOption is the option of the command that can be undone.
+func undoOption() option {
+	return toggle("", "undo", "end what the command has begun", func(o *options) *bool { return &o.undo })
 }
 
 // commonOptions are those that mean the same in every group.
@@ -174,6 +179,9 @@ func optionsOf(g group, c command) []option {
 	}
 	if c.json {
 		opts = append(opts, jsonOption())
+	}
+	if c.undo {
+		opts = append(opts, undoOption())
 	}
 	if c.sweep {
 		opts = append(opts, sweepOption())

@@ -18,6 +18,7 @@ type command struct {
 	options string // letters, in the order of the usage line
 	json    bool   // there is --json
 	sweep   bool   // there is --sweep
+	undo    bool   // there is --undo
 	args    string // as the usage line shows them
 	nodes   bool   // fetch the list of nodes first
 	needs   int    // least number of arguments
@@ -94,12 +95,14 @@ func nodeCommands() []command {
 		{name: "kill", about: "stop a daemon", options: "aprhlT", args: "<node id>", nodes: true, max: 1, run: nodeKill},
 		{name: "list", about: "list nodes", options: "aprhT", json: true, nodes: true, run: nodeList},
 		{name: "info", about: "show how full the nodes are", options: "aprhT", json: true, nodes: true, run: nodeInfo},
-		{name: "recovery", about: "show or hold back the recovery of nodes", options: "aphPrT", json: true, args: "<max> <interval>", words: []word{
+		{name: "recovery", about: "show or hold back the recovery of nodes", options: "aphPrT", json: true, args: "<max> <interval> [rate]", words: []word{
 			{name: "info", about: "show which nodes are in recovery (default)", byDefault: true, nodes: true, run: nodeRecoveryInfo},
 			{name: "waiting", about: "show which objects cannot be made current yet, and why", nodes: true, run: nodeRecoveryWaiting},
-			{name: "set-throttle", about: "recover at most max objects per interval (milliseconds)", nodes: true, needs: 1, max: 2, run: nodeSetThrottle},
+			{name: "set-throttle", about: "recover at most max objects per interval (milliseconds), and rate bytes a second", nodes: true, needs: 1, max: 3, run: nodeSetThrottle},
 			{name: "get-throttle", about: "show how recovery is held back", nodes: true, run: nodeGetThrottle},
 		}},
+		{name: "maintenance", about: "have the absence of a node start no recovery", options: "aphT", args: "<node> on [duration] | <node> off", nodes: true, max: 3, run: nodeMaintenance},
+		{name: "drain", about: "move what a node holds to the others", options: "aphfT", undo: true, args: "<node>", nodes: true, needs: 1, max: 1, run: nodeDrain},
 		{name: "md", about: "show or change the disks of a node", options: "aprAfhT", json: true, args: "[disks]", words: []word{
 			{name: "info", about: "show the disks", nodes: true, run: nodeMDInfo},
 			{name: "plug", about: "add disks", needs: 1, max: 1, run: notSupported},
@@ -133,6 +136,7 @@ func clusterCommands() []command {
 			{name: "force", about: "run without the members that are missing", run: clusterRecoverForce},
 			{name: "enable", about: "recover after membership changes", run: clusterRecoverEnable},
 			{name: "disable", about: "do not recover after membership changes", run: clusterRecoverDisable},
+			{name: "delay", about: "show or set how long nodes that left are waited for", max: 1, run: clusterRecoverDelay},
 		}},
 		{name: "reweight", about: "adapt the vnodes to the sizes of the disks", options: "aphT", run: notSupported},
 		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphvTf", sweep: true, nodes: true, run: clusterCheck},

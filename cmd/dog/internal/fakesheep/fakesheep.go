@@ -54,6 +54,7 @@ type node struct {
 	sheep.Node
 	objects map[sheep.ObjectID][]byte
 	written map[sheep.ObjectID]sheep.Epoch // of copies, if not 0
+	free    uint64                         // of the disk
 	down    bool
 	recover proto.RecoveryState
 }
@@ -73,6 +74,7 @@ func New(n int) *Cluster {
 				Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(FirstPort+i)),
 				VNodes: placement.DefaultVNodes, Zone: sheep.ZoneID(i), Space: nodeSpace,
 			},
+			free:    nodeSpace,
 			objects: make(map[sheep.ObjectID][]byte),
 			written: make(map[sheep.ObjectID]sheep.Epoch),
 		})

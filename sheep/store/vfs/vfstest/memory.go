@@ -33,6 +33,7 @@ type Memory struct {
 	mu     sync.Mutex
 	dirs   map[string]*directory
 	locked bool
+	total  uint64
 	free   uint64
 }
 
@@ -76,7 +77,7 @@ func newInode() *inode {
 // NewMemory returns an empty disk with that many bytes to spare, which are
 // not counted down.
 func NewMemory(free uint64) *Memory {
-	m := &Memory{dirs: map[string]*directory{}, free: free}
+	m := &Memory{dirs: map[string]*directory{}, total: free, free: free}
 	m.dirs["."] = &directory{now: map[string]*inode{}, durable: map[string]*inode{}}
 	return m
 }
@@ -86,7 +87,7 @@ func NewMemory(free uint64) *Memory {
 func (m *Memory) Crash(rng *rand.Rand) *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	after := &Memory{dirs: map[string]*directory{}, free: m.free}
+	after := &Memory{dirs: map[string]*directory{}, total: m.total, free: m.free}
 	inodes := map[*inode]*inode{}
 	for _, name := range slices.Sorted(maps.Keys(m.dirs)) {
 		d := m.dirs[name]
@@ -323,11 +324,11 @@ func (m *Memory) Exists(name string) (bool, error) {
 	return d != nil && d.now[path.Base(name)] != nil, nil
 }
 
-// Free implements vfs.FS.
-func (m *Memory) Free() (uint64, error) {
+// Space implements vfs.FS. The disk is as large as it was free at first.
+func (m *Memory) Space() (total, free uint64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.free, nil
+	return m.total, m.free, nil
 }
 
 // Used implements vfs.FS.
@@ -474,6 +475,19 @@ func (f *memoryFile) Punch(off, n int64) error {
 	defer f.m.mu.Unlock()
 	f.n.write(make([]byte, max(0, min(n, f.n.now.size-off))), off)
 	return nil
+}
+
+func (f *memoryFile) Dense(off, n int64) (bool, error) {
+	if err := f.use("lseek"); err != nil {
+		return false, err
+	}
+	defer f.m.mu.Unlock()
+	for i := off / pageSize; i*pageSize < off+n; i++ {
+		if f.n.now.pages[i] == nil {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (f *memoryFile) Sync() error { return f.sync(true) }
