@@ -45,8 +45,14 @@ func startHosts(t *testing.T, count, copies int, more ...string) *harness.Hosts 
 		t.Errorf("that took more than %v", joinBound)
 	}
 	h.Dog(0, nil, "cluster", "format", "-c", string(rune('0'+copies)))
+	awaitService(h, all)
+	return h
+}
+
+// awaitService waits until hosts serve.
+func awaitService(h *harness.Hosts, hosts []int) {
 	h.Until("service", func(ctx context.Context) error {
-		for i := range h.Nodes {
+		for _, i := range hosts {
 			s, err := h.Stat(ctx, i)
 			if err == nil && s.Result != native.Success {
 				err = s.Result
@@ -57,7 +63,6 @@ func startHosts(t *testing.T, count, copies int, more ...string) *harness.Hosts 
 		}
 		return nil
 	})
-	return h
 }
 
 func hostsUpTo(n int) []int {
@@ -384,4 +389,61 @@ func TestGossipForcedWhileTheMajorityLives(t *testing.T) {
 		}
 	}
 	h.Dog(0, nil, "vdi", "check", "disk")
+}
+
+// TestGossipStartsWithoutALostMember stops a cluster as a whole, cleanly or by a
+// power cut, and takes one of its three machines away for ever.
+func TestGossipStartsWithoutALostMember(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		stop func(t *testing.T, h *harness.Hosts)
+	}{
+		{"after a shutdown", func(t *testing.T, h *harness.Hosts) {
+			t.Helper()
+			h.Dog(1, nil, "cluster", "shutdown")
+			for _, n := range h.Nodes {
+				if code, err := n.Wait(time.Minute); err != nil || code != 0 {
+					t.Fatalf("node %d ended with status %d (%v)", n.ID, code, err)
+				}
+			}
+		}},
+		{"after a power cut", func(_ *testing.T, h *harness.Hosts) {
+			for _, n := range h.Nodes {
+				n.Kill()
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := startHosts(t, 3, 2)
+			h.Until("three voters", func(context.Context) error {
+				if got := h.Dog(0, nil, "cluster", "members", "-r"); strings.Count(got, " voter ") != 2 {
+					return errors.New(got)
+				}
+				return nil
+			})
+			data := noise(4 << 20)
+			h.Dog(0, nil, "vdi", "create", "disk", "8M")
+			h.Dog(0, data, "vdi", "write", "disk", "0", "4M")
+			tt.stop(t, h)
+			left := []int{2, 1} // the first of the three, the seed, is lost
+			for _, i := range left {
+				h.Nodes[i].Start()
+			}
+			begin := time.Now()
+			h.WaitMembers(left, left)
+			awaitService(h, left)
+			t.Logf("service without the lost node after %v", time.Since(begin).Round(time.Millisecond))
+			if got := h.Dog(1, nil, "vdi", "read", "disk", "0", "4M"); got != string(data) {
+				t.Error("the nodes that are left read other data")
+			}
+			h.Dog(2, data, "vdi", "write", "disk", "4M", "4M")
+			h.Until("recovery", func(context.Context) error {
+				if r := h.Run(1, nil, "cluster", "health"); r.Code != 0 {
+					return errors.New(r.Stdout)
+				}
+				return nil
+			})
+		})
+	}
 }

@@ -31,8 +31,8 @@ type Entry struct {
 	Data   []byte
 
 	// More says of a leave that it and the next entry are one step, which costs
-	// one epoch, and that no snapshot is taken between them: the next one is the
-	// join of the same node's next life, or another leave.
+	// one epoch. The next one is the join of the same node's next life, another
+	// leave, or if no member lives to take note of an epoch whatever comes next.
 	More bool
 
 	// Fork says of a leave that the log has lost its end for ever, which others

@@ -26,7 +26,7 @@ type state struct {
 	spans     []span       // of the epochs since then
 
 	// turnover says that the entry before was a leave with More: there is an
-	// epoch to begin. It is never set when a state is marshalled.
+	// epoch to begin.
 	turnover bool
 
 	former      formerLife

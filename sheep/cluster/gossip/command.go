@@ -33,7 +33,7 @@ const (
 //	    25     1  length of the node's ID
 //	    26        ID of the node that joins, or leads
 //	              data: hello, reason, message; of a leadership the cluster ID; of an
-//	              expulsion the number of members (4 bytes), their incarnations, and the reason
+//	              expulsion see there
 type command struct {
 	kind       commandKind
 	inc        sheep.Incarnation
@@ -81,23 +81,40 @@ func decodeCommand(b []byte) (command, error) {
 	return c, nil
 }
 
-// expulsion returns the data of a commandExpel.
-func expulsion(who []sheep.Incarnation, reason string) []byte {
-	b := le.AppendUint32(nil, uint32(len(who)))
-	for _, inc := range who {
-		b = le.AppendUint64(b, uint64(inc))
-	}
-	return append(b, reason...)
+// An expulsion is the data of a commandExpel:
+//
+//	offset  size  field
+//	     0     1  1 if no member that stays is known to live, else 0
+//	     1     4  number of members; each: incarnation
+//	              reason
+type expulsion struct {
+	alone   bool
+	members []sheep.Incarnation
+	reason  string
 }
 
-// decodeExpulsion is the inverse of expulsion.
-func decodeExpulsion(b []byte) (who []sheep.Incarnation, reason []byte, err error) {
+func (x expulsion) append(b []byte) []byte {
+	alone := byte(0)
+	if x.alone {
+		alone = 1
+	}
+	b = le.AppendUint32(append(b, alone), uint32(len(x.members)))
+	for _, inc := range x.members {
+		b = le.AppendUint64(b, uint64(inc))
+	}
+	return append(b, x.reason...)
+}
+
+// decodeExpulsion is the inverse of append.
+func decodeExpulsion(b []byte) (expulsion, error) {
 	r := &reader{b: b}
+	x := expulsion{alone: r.take(1)[0] != 0}
 	for range r.count(8) {
-		who = append(who, sheep.Incarnation(le.Uint64(r.take(8))))
+		x.members = append(x.members, sheep.Incarnation(le.Uint64(r.take(8))))
 	}
 	if r.short {
-		return nil, nil, fmt.Errorf("%w: expulsion of %d bytes", errBadCommand, len(b))
+		return expulsion{}, fmt.Errorf("%w: expulsion of %d bytes", errBadCommand, len(b))
 	}
-	return who, r.b, nil
+	x.reason = string(r.b)
+	return x, nil
 }

@@ -28,7 +28,7 @@ var (
 // How long a member that leaves takes pains that the others need not expel it.
 const (
 	leavePatience = 2 * time.Second // to log its leave
-	linger        = time.Second     // to vote for the leaves of the others
+	linger        = time.Second     // to see it logged, and to vote for the leaves of the others
 )
 
 // maxDeliveries bounds what Raft has committed and the machine has not applied.
@@ -131,7 +131,8 @@ func (d *Driver) run(ctx, work context.Context, wg *sync.WaitGroup, self cluster
 // serve gives the machine what Raft has committed, and looks after the end.
 func (d *Driver) serve(ctx, work context.Context, wg *sync.WaitGroup, m cluster.Machine) error {
 	done := ctx.Done()
-	unable := make(chan error, 1)
+	logged := make(chan error, 1) // what became of the leave
+	var untold <-chan time.Time
 	for {
 		select {
 		case v := <-d.deliveries:
@@ -154,11 +155,14 @@ func (d *Driver) serve(ctx, work context.Context, wg *sync.WaitGroup, m cluster.
 		case <-done:
 			done = nil
 			d.leaving.Store(true)
-			wg.Go(func() { unable <- d.leave(work) })
-		case err := <-unable:
+			wg.Go(func() { logged <- d.leave(work) })
+		case err := <-logged:
 			if err != nil || !d.joined {
 				return nil // the others will expel what they think is a member
 			}
+			untold = time.After(linger)
+		case <-untold: // whoever logged the leave may have stopped as well
+			return nil
 		}
 	}
 }
@@ -179,7 +183,7 @@ func (d *Driver) leave(ctx context.Context) error {
 	return d.submit(ctx, command{kind: commandLeave, inc: d.inc, time: time.Now().UnixNano(), data: []byte("left")})
 }
 
-// lose ends Run with the error.
+// fail ends Run with the error. Only the first call counts.
 func (d *Driver) fail(err error) {
 	d.leaseStart.Store(-1)
 	select {

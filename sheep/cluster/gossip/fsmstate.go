@@ -87,16 +87,16 @@ func (s *fsmState) expel(c command) ([]cluster.Entry, error) {
 	if c.leadership != s.leadership {
 		return nil, nil
 	}
-	who, reason, err := decodeExpulsion(c.data)
+	x, err := decodeExpulsion(c.data)
 	if err != nil {
 		return nil, err
 	}
 	var entries []cluster.Entry
-	for _, inc := range who {
-		entries = s.leave(entries, inc, command{time: c.time, data: reason})
+	for _, inc := range x.members {
+		entries = s.leave(entries, inc, command{time: c.time, data: []byte(x.reason)})
 	}
 	for i := range entries {
-		entries[i].More = i < len(entries)-1
+		entries[i].More = x.alone || i < len(entries)-1
 	}
 	return entries, nil
 }

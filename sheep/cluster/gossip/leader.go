@@ -119,19 +119,22 @@ func (d *Driver) members() []member {
 	return d.state.members // never changed in place, but appended to
 }
 
-// expelOverdue logs the leaves of members whose leases are over for certain.
-// They leave in one step: no epoch has only some of them, so that nobody is ever
-// waited for because of an epoch in which it was dead already.
+// expelOverdue logs the leaves of members whose leases are over for certain. They
+// leave in one step, and if nobody else lives together with the next join: no
+// epoch has only some of the dead, or nobody who takes note of it. Else the dead
+// would be waited for because of what they may have written in that epoch.
 func (d *Driver) expelOverdue(l *leadership) {
-	gone := l.overdue(d.members(), d.cfg, boottime())
+	members := d.members()
+	gone := l.overdue(members, d.cfg, boottime())
 	if len(gone) == 0 {
 		return
 	}
-	reason := fmt.Sprintf("not heard of for %v", d.cfg.ExpelAfter)
-	c := command{
-		kind: commandExpel, time: time.Now().UnixNano(), leadership: l.id,
-		data: expulsion(slices.Sorted(maps.Keys(gone)), reason),
+	x := expulsion{
+		alone:   l.hasNone(members, gone),
+		members: slices.Sorted(maps.Keys(gone)),
+		reason:  fmt.Sprintf("not heard of for %v", d.cfg.ExpelAfter),
 	}
+	c := command{kind: commandExpel, time: time.Now().UnixNano(), leadership: l.id, data: x.append(nil)}
 	if err := d.raft.Apply(c.append(nil), applyTimeout).Error(); err != nil {
 		d.log.Debug("expel members", "err", err)
 		return // Raft has another leader, or will elect this one anew
@@ -141,8 +144,19 @@ func (d *Driver) expelOverdue(l *leadership) {
 	}
 }
 
+// hasNone reports whether no member but those that are gone was heard of.
+func (l *leadership) hasNone(members []member, gone map[sheep.Incarnation]time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !slices.ContainsFunc(members, func(m member) bool {
+		_, left := gone[m.inc]
+		return !left && l.heard[m.inc]
+	})
+}
+
 // overdue returns the members that were not heard of for too long, and for how
-// long. From then on they get no lease.
+// long. From then on they get no lease. Those whose nodes are about to join anew
+// leave with that.
 func (l *leadership) overdue(members []member, cfg Config, now int64) map[sheep.Incarnation]time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +173,7 @@ func (l *leadership) overdue(members []member, cfg Config, now int64) map[sheep.
 			last = now + int64(cfg.LeaderLease)
 			l.lastContact[m.inc] = last
 		}
-		if silent := time.Duration(now - last); silent >= cfg.ExpelAfter {
+		if silent := time.Duration(now - last); silent >= cfg.ExpelAfter && !l.restartsLocked(m.id, now) {
 			gone[m.inc] = silent
 			l.expelling[m.inc] = true
 		}
@@ -195,10 +209,12 @@ func (l *leadership) mayJoin(id string, members []member, now int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.restarting[id] = now
-	return !slices.ContainsFunc(members, func(m member) bool {
-		asked, ok := l.restarting[m.id]
-		return !l.heard[m.inc] && (!ok || now-asked > int64(restartPatience))
-	})
+	return !slices.ContainsFunc(members, func(m member) bool { return !l.heard[m.inc] && !l.restartsLocked(m.id, now) })
+}
+
+func (l *leadership) restartsLocked(id string, now int64) bool {
+	asked, ok := l.restarting[id]
+	return ok && now-asked <= int64(restartPatience)
 }
 
 // hostOf returns the host of an address, or an empty string for this process.

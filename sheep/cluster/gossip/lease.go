@@ -20,8 +20,10 @@ func (d *Driver) keepLease(ctx context.Context) {
 		switch {
 		case d.leaseStart.Load() < 0:
 			return
+		case errors.Is(err, errDeparted) && d.leaving.Load():
+			return
 		case errors.Is(err, errDeparted):
-			d.departUntold(ctx)
+			d.fail(expelled("the cluster has gone on without this node"))
 			return
 		case err == nil && complained:
 			d.log.Info("the lease of this node is renewed again")
@@ -35,20 +37,6 @@ func (d *Driver) keepLease(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// departUntold ends a membership that the leader says is over. If this process
-// wanted that, the news may still come by the log.
-func (d *Driver) departUntold(ctx context.Context) {
-	if !d.leaving.Load() {
-		d.fail(expelled("the cluster has gone on without this node"))
-		return
-	}
-	select {
-	case <-time.After(linger):
-		d.fail(nil)
-	case <-ctx.Done():
 	}
 }
 

@@ -125,15 +125,15 @@ func TestFSMState(t *testing.T) {
 	if _, err := apply(command{kind: commandJoin, inc: 1, id: "a"}); !errors.Is(err, errDeparted) {
 		t.Errorf("a second join of a departed member: %v", err)
 	}
-	must(command{kind: commandExpel, leadership: 6, data: expulsion([]sheep.Incarnation{2}, "")}) // its author leads no more
-	must(command{kind: commandExpel, leadership: 7, data: expulsion([]sheep.Incarnation{2, 99}, "")}, "1006 2 2 false")
+	must(command{kind: commandExpel, leadership: 6, data: expulsion{members: []sheep.Incarnation{2}}.append(nil)}) // its author leads no more
+	must(command{kind: commandExpel, leadership: 7, data: expulsion{members: []sheep.Incarnation{2, 99}}.append(nil)}, "1006 2 2 false")
 	must(command{kind: commandLeadership, leadership: 8, time: 9000, data: first.append(nil)})
 	must(command{kind: commandLeadership, leadership: 9, time: 9000, data: clusterID{uuid: [16]byte{2}}.append(nil)})
-	must(command{kind: commandExpel, leadership: 8, data: expulsion([]sheep.Incarnation{3}, "")})
+	must(command{kind: commandExpel, leadership: 8, data: expulsion{members: []sheep.Incarnation{3}}.append(nil)})
 	must(command{kind: commandJoin, inc: 4, id: "d"}, "1007 1 4 false")
 	must(command{kind: commandJoin, inc: 5, id: "e"}, "1008 1 5 false")
 	must(command{kind: commandJoin, inc: 6, id: "f"}, "1009 1 6 false")
-	must(command{kind: commandExpel, leadership: 9, data: expulsion([]sheep.Incarnation{5, 6}, "")}, "1010 2 5 true", "1011 2 6 false")
+	must(command{kind: commandExpel, leadership: 9, data: expulsion{members: []sheep.Incarnation{5, 6}}.append(nil)}, "1010 2 5 true", "1011 2 6 false")
 	must(command{kind: commandLeadership, leadership: 10, time: 9000, data: second.append(nil)}, "9001 2 3 false", "9002 2 4 false")
 	must(command{kind: commandLeadership, leadership: 11, time: 9900, data: first.append(nil)})
 	if s.cluster != second {
