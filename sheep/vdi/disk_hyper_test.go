@@ -3,6 +3,7 @@ package vdi_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -96,7 +97,7 @@ func TestHyperDiskAgainstModel(t *testing.T) {
 	}
 }
 
-func isCrash(err error) bool { return repeat(func() error { return err }) == nil }
+func isCrash(err error) bool { return errors.Is(err, errCrash) }
 
 // faults fails some requests, before or after they were done.
 func faults(r *rand.Rand) func() (before, after error) {

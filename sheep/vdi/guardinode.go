@@ -48,6 +48,9 @@ func (g *Guard) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) e
 	if v.Hyper && w.Off >= inboxOffset {
 		return g.enterTree(ctx, v, ref, w.Data)
 	}
+	if v.Hyper && w.Off == proto.MapOffset {
+		return g.clearTree(ctx, v, ref)
+	}
 	if w.Off < proto.MapOffset {
 		err := g.next.Exclusive(ctx, ref.ID, func(ctx context.Context, below sheep.Objects) error {
 			err := mergeHeader(ctx, below, v, ref, w.Off, content(w, w.Off, min(end, proto.MapOffset)))
@@ -79,6 +82,8 @@ func checkInodeWrite(v sheep.VDI, w *sheep.Write) error {
 		return nil
 	case w.Off >= proto.MapEnd:
 	case !touchesMap(w):
+		return nil
+	case v.Hyper && w.Off == proto.MapOffset && end >= proto.MapEnd && isZero(w.Data):
 		return nil
 	case v.Hyper && w.Off >= proto.MapOffset:
 		return fmt.Errorf("%w: the map of hyper volume %v is a tree", sheep.ErrInvalid, v.ID)

@@ -39,6 +39,26 @@ func (g *Guard) enterTree(ctx context.Context, v sheep.VDI, ref sheep.Ref, p []b
 			return fmt.Errorf("%w: entry %+v for the tree of VDI %v", sheep.ErrInvalid, e, v.ID)
 		}
 	}
+	return g.changeTree(ctx, v, ref, func(treeLinks) ([]proto.BTreeEntry, error) { return leaf.Entries, nil })
+}
+
+// clearTree gives up everything that the tree of v has. A client that writes zeroes
+// over all of the map means that, as C Sheepdog's dog does before it deletes the VDI.
+func (g *Guard) clearTree(ctx context.Context, v sheep.VDI, ref sheep.Ref) error {
+	return g.changeTree(ctx, v, ref, func(links treeLinks) (updates []proto.BTreeEntry, err error) {
+		for e, err := range NewTree(links, v).InUse(ctx) {
+			if err != nil {
+				return nil, err
+			}
+			updates = append(updates, proto.BTreeEntry{Index: e.Index})
+		}
+		return updates, nil
+	})
+}
+
+// changeTree enters what fn returns into the tree of v, which nobody else changes
+// meanwhile.
+func (g *Guard) changeTree(ctx context.Context, v sheep.VDI, ref sheep.Ref, fn func(treeLinks) ([]proto.BTreeEntry, error)) error {
 	return g.next.Exclusive(ctx, ref.ID, func(ctx context.Context, below sheep.Objects) error {
 		v, ok := g.table.VDI(v.ID)
 		switch {
@@ -49,7 +69,11 @@ func (g *Guard) enterTree(ctx context.Context, v sheep.VDI, ref sheep.Ref, p []b
 		case v.Snapshot:
 			return sheep.ErrReadOnly
 		}
-		return g.setEntries(ctx, below, v, leaf.Entries, g.shape)
+		updates, err := fn(treeLinks{inode: below, leaves: g.next})
+		if err != nil {
+			return err
+		}
+		return g.setEntries(ctx, below, v, updates, g.shape)
 	})
 }
 

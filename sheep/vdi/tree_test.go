@@ -164,7 +164,7 @@ func TestHyperVolumeIsMade(t *testing.T) {
 
 // TestTreeAgainstModel enters random objects and gives them up again.
 func TestTreeAgainstModel(t *testing.T) {
-	for _, s := range shapes {
+	for i, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
 			w := newWorld(t, 2)
 			for _, g := range w.gateways {
@@ -190,6 +190,13 @@ func TestTreeAgainstModel(t *testing.T) {
 			}
 			if leaks := w.leaks(); len(leaks) > 0 {
 				t.Errorf("leaked: %v", leaks)
+			}
+			if i%2 == 0 { // as C dog does before it deletes a VDI
+				w.gateways[1].try(w.gateways[1].writeInode(v.ID, proto.MapOffset, make([]byte, 8<<20)))
+				if n := w.dataObjectsOf(v.ID); n != 0 {
+					t.Errorf("%d objects are left after the map was cleared", n)
+				}
+				treeModel{}.same(t, w.gateways[0], v)
 			}
 			w.gateways[1].must(w.gateways[1].ops.Delete(t.Context(), "test", "", 0))
 			if len(w.objects) != 1 {
