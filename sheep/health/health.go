@@ -133,6 +133,7 @@ type answer struct {
 	space    listing.Space
 	full     string // near full, or full
 	scrub    proto.ScrubReport
+	healing  proto.Healing
 	err      error
 }
 
@@ -148,6 +149,7 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 				return a
 			}
 		}
+		a.healing, _ = c.Healing(ctx, remote.Address(n)) // C's daemons have none
 		size, free, err := c.Space(ctx, n)
 		a.space, a.err = listing.SpaceOf(size, free), err
 		if room, err := c.Room(ctx, remote.Address(n)); err == nil { // C's daemons do not tell
@@ -156,9 +158,12 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 		a.scrub, _ = c.Scrub(ctx, remote.Address(n))
 		return a
 	}
+	var all []answer
 	for a := range remote.Ordered(slices.Values(nodes), askWidth, ask) {
+		all = append(all, a)
 		r.node(a)
 	}
+	r.healing(all)
 }
 
 // node says what a node's answer tells. A node that counts its objects and finds
@@ -172,6 +177,7 @@ func (r *Report) node(a answer) {
 		first := a.waiting.Objects[0]
 		r.find(Degraded, "node %v cannot make %d objects current, the first of them since %s: %s",
 			a.node, a.waiting.Total, time.Unix(first.Since, 0).Format(time.DateTime), first.Reason)
+	case a.healing.Later > 0 && a.recovery.Finished+a.healing.Later >= a.recovery.Total: // it does nothing
 	case a.recovery.Active && a.recovery.Total > 0:
 		r.find(Recovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
 	}

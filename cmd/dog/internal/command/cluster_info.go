@@ -24,12 +24,21 @@ type clusterReport struct {
 	AutoVNodes bool       `json:"auto_vnodes"`
 	Epochs     []epochRow `json:"epochs"` // newest first
 	Scrub      []scrubRow `json:"scrub,omitempty"`
+
+	Absent []absentRow `json:"waits_for,omitempty"` // nodes whose copies are not made anew yet
 }
 
 // A scrubRow is what the background scrub of a node has found.
 type scrubRow struct {
 	Node string `json:"node"` // host:port
 	listing.Scrub
+}
+
+type absentRow struct {
+	Node       string  `json:"node"`
+	Since      int64   `json:"since"`        // seconds since 1970
+	Left       float64 `json:"left_seconds"` // -1 is for ever
+	Maintained bool    `json:"maintained"`
 }
 
 type epochRow struct {
@@ -51,6 +60,9 @@ func clusterInfo(ctx context.Context, s *session) error {
 	if s.opts.json {
 		report := s.clusterReport(epochs, newest, state)
 		report.Scrub = s.scrubs(ctx)
+		if h, err := s.Healing(ctx, ""); err == nil {
+			report.Absent = absentRows(h)
+		}
 		return s.writeJSON(report)
 	}
 	if !s.opts.raw {
@@ -75,6 +87,18 @@ func clusterInfo(ctx context.Context, s *session) error {
 		s.print("\n%s", absenceLines(h))
 	}
 	return nil
+}
+
+func absentRows(h proto.Healing) []absentRow {
+	var rows []absentRow
+	for _, a := range h.Absent {
+		r := absentRow{Node: a.Node.String(), Since: a.Since, Left: a.Left.Seconds(), Maintained: a.Maintained}
+		if a.Left == proto.Forever {
+			r.Left = -1
+		}
+		rows = append(rows, r)
+	}
+	return rows
 }
 
 // printSettings prints what the cluster was formatted with, if that is wanted,

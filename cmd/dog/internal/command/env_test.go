@@ -2,14 +2,18 @@ package command_test
 
 import (
 	"bytes"
+	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sheepdog/cmd/dog/internal/command"
 	"sheepdog/cmd/dog/internal/fakesheep"
+	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 )
 
@@ -88,12 +92,74 @@ func TestRecoveryIsShown(t *testing.T) {
 	c := fakesheep.Formatted(3, 2, 0)
 	c.Recovering(1, proto.RecoveryState{Active: true, Phase: proto.RecoveryRunning, Finished: 4, Total: 69})
 	want := "Nodes In Recovery:\n  Id   Host:Port         V-Nodes       Zone       Progress\n" +
-		"   1   127.0.0.1:7001        128          1        5.8%\n"
+		"   1   127.0.0.1:7001        128          1        5.8%  4/69 objects, 12 MB fetched, 4.0 MB/s, 1m5s left\n"
 	if got := mustRun(t, c, "", "node", "recovery"); got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
 	if got := mustRun(t, c, "", "node", "recovery", "-r"); got != "1 127.0.0.1:7001 128 1 4 69\n" {
 		t.Errorf("raw: got %q", got)
+	}
+	c.Plain = true
+	want = strings.Split(want, "5.8%")[0] + "5.8%  4/69 objects\n"
+	if got := mustRun(t, c, "", "node", "recovery"); got != want {
+		t.Errorf("of C Sheepdog: got:\n%swant:\n%s", got, want)
+	}
+}
+
+func TestHealingThatWaitsIsShown(t *testing.T) {
+	c := fakesheep.Formatted(3, 2, 0)
+	c.Recovering(1, proto.RecoveryState{Active: true, Phase: proto.RecoveryRunning, Finished: 62, Total: 69})
+	c.Absent(proto.AbsentNode{Node: sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7009")}, Since: 1700000000, Left: 252 * time.Second}, 7)
+	for _, test := range []struct {
+		args []string
+		want string // a part of the output
+	}{
+		{[]string{"node", "recovery"}, "; 7 objects wait for 127.0.0.1:7009 for 4m12s\n"},
+		{[]string{"node", "recovery", "--json"}, "\"waiting_objects\": 7,\n    \"waits_seconds\": 252\n"},
+		{[]string{"node", "recovery", "-P", "-p", "7001"}, "7 objects wait for 127.0.0.1:7009 for 4m12s\n"},
+		{[]string{"cluster", "info"}, "\n\nNode 127.0.0.1:7009 is absent: healing waits another 4m12s for it\n"},
+		{[]string{"cluster", "info", "--json"}, "\"left_seconds\": 252,"},
+		{[]string{"cluster", "recover", "delay"}, "Node 127.0.0.1:7009 is absent: healing waits another 4m12s for it\n"},
+		{[]string{"node", "maintenance"}, "Node 127.0.0.1:7009 is absent: healing waits another 4m12s for it\n"},
+	} {
+		if got := mustRun(t, c, "", test.args...); !strings.Contains(got, test.want) {
+			t.Errorf("dog %v: got:\n%swant %q", test.args, got, test.want)
+		}
+	}
+	r := run(t, c, "", "cluster", "health")
+	if want := "healing waits for 127.0.0.1:7009 another 4m12s: 7 copies are missing meanwhile\n"; r.status != 1 || !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "of 69 objects") {
+		t.Errorf("health: %+v, want %q", r, want)
+	}
+	c.Absent(proto.AbsentNode{Node: sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7008")}, Left: proto.Forever, Maintained: true}, 9)
+	if got := mustRun(t, c, "", "cluster", "info"); !strings.HasSuffix(got, "Node 127.0.0.1:7008 is being maintained: healing waits until it is back\n") {
+		t.Errorf("maintenance: got:\n%s", got)
+	}
+}
+
+// TestADrainEndsWhenNothingDependsOnTheNode has a node recover for a while.
+func TestADrainEndsWhenNothingDependsOnTheNode(t *testing.T) {
+	c := fakesheep.Formatted(3, 2, 0)
+	c.Recovering(0, proto.RecoveryState{Active: true, Finished: 10, Total: 40})
+	pauses := 0
+	env := command.Env{Args: []string{"node", "drain", "2"}, StdoutWidth: 80, Pause: func(context.Context, time.Duration) error {
+		if pauses++; pauses == 3 {
+			c.Recovering(0, proto.RecoveryState{})
+		} else {
+			c.Recovering(0, proto.RecoveryState{Active: true, Finished: uint64(10 * (pauses + 1)), Total: 40})
+		}
+		return nil
+	}}
+	r := runEnv(t, c, env)
+	if !strings.Contains(r.stdout, " 25.0 % [") || !strings.Contains(r.stdout, "Nothing depends on node 127.0.0.1:7002 any more, it may be stopped.\n") ||
+		r.status != 0 || pauses != 3 {
+		t.Errorf("got %+v after %d pauses", r, pauses)
+	}
+	c.Recovering(0, proto.RecoveryState{Active: true, Finished: 10, Total: 40})
+	mustRun(t, c, "", "node", "drain", "2", "--undo")
+	env.Pause = func(context.Context, time.Duration) error { return context.Canceled }
+	env.Stdin = nil
+	if r := runEnv(t, c, env); r.status != command.ExitSystem || !strings.HasSuffix(r.stderr, "--undo ends it\n") {
+		t.Errorf("interrupted: got %+v", r)
 	}
 }
 

@@ -44,6 +44,7 @@ type Cluster struct {
 	deleted  map[sheep.VDIID]bool
 	locks    map[sheep.VDIID]sheep.Lock
 	throttle proto.Throttle
+	healing  healing
 	level    uint32
 	requests []string
 	failing  map[proto.Opcode]proto.Result

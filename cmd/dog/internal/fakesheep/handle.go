@@ -91,6 +91,8 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 		return reply{}, proto.Stat{GatewayActive: 1, GatewayTotal: 20, GatewayReads: 3, GatewayWrites: 4, GatewayRx: 4 << 20}.Append(nil), 0
 	case proto.OpStatRecovery:
 		return reply{}, n.recover.Append(nil), 0
+	case proto.OpGetHealing, proto.OpSetHealDelay, proto.OpMaintainNode, proto.OpDrainNode, proto.OpSetHealRate:
+		return c.heal(n, h, data)
 	case proto.OpGetMembers:
 		if len(c.nodes) < 2 {
 			return reply{}, nil, proto.ResultNotSupported
@@ -141,7 +143,11 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 func (c *Cluster) members() []sheep.Node {
 	var nodes []sheep.Node
 	for _, n := range c.nodes {
-		nodes = append(nodes, n.Node)
+		shown := n.Node
+		if slices.ContainsFunc(c.healing.drained, func(d sheep.Node) bool { return d.Addr == n.Addr }) {
+			shown.VNodes = 0
+		}
+		nodes = append(nodes, shown)
 	}
 	return nodes
 }
