@@ -274,7 +274,10 @@ func TestGossipStartsAgain(t *testing.T) {
 		for _, i := range order {
 			h.Nodes[i].Start()
 		}
+		begin := time.Now()
 		h.WaitMembers(order, order)
+		awaitService(h, order)
+		t.Logf("service after %v", time.Since(begin).Round(time.Millisecond))
 		if got := h.Dog(order[0], nil, "vdi", "read", "disk", "0", "1M"); got != string(data) {
 			t.Fatalf("other data after start %d", round)
 		}

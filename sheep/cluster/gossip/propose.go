@@ -96,11 +96,12 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 	switch {
 	case c.kind == commandLeadership || c.kind == commandExpel:
 		return fmt.Errorf("%w: kind %d is for the leader", errBadCommand, c.kind)
-	case c.kind == commandJoin && !l.mayJoin(c.id, d.members(), boottime()):
-		return errors.New("members have not been heard of yet") // it asks again
 	case c.kind == commandJoin:
 		if err := d.awaitPredecessor(ctx, l, c, from); err != nil {
 			return err
+		}
+		if !l.mayJoin(c.id, d.members(), boottime()) {
+			return errors.New("members have not been heard of yet") // it asks again
 		}
 	}
 	f := d.raft.Apply(body, applyTimeout)
@@ -126,11 +127,14 @@ func (d *Driver) awaitPredecessor(ctx context.Context, l *leadership, c command,
 			continue
 		}
 		l.mu.Lock()
-		last, heard := l.lastContact[m.inc]
-		host := l.hosts[m.id]
+		last, known := l.lastContact[m.inc]
+		host, heard := l.hosts[m.id], l.heard[m.inc]
 		l.mu.Unlock()
 		if !heard { // this leader is new; where it was reached is the best that there is
-			last, host = boottime(), hostOf(d.configuredAddress(c.id))
+			host = hostOf(d.configuredAddress(c.id))
+		}
+		if !known {
+			last = boottime()
 		}
 		left := time.Duration(last + int64(d.cfg.ExpelAfter) - boottime())
 		if from == "" || host == hostOf(from) || left <= 0 {
