@@ -34,7 +34,13 @@ func gossipArgs(more ...string) func(i int) []string {
 // startHosts starts a cluster of hosts and formats it.
 func startHosts(t *testing.T, count, copies int, more ...string) *harness.Hosts {
 	t.Helper()
-	h := harness.NewHosts(t, count, gossipArgs(more...))
+	return startHostsWith(t, count, copies, gossipArgs(more...))
+}
+
+// startHostsWith does so with the arguments that args returns for each host.
+func startHostsWith(t *testing.T, count, copies int, args func(i int) []string) *harness.Hosts {
+	t.Helper()
+	h := harness.NewHosts(t, count, args)
 	for _, n := range h.Nodes {
 		n.Start()
 	}
@@ -274,10 +280,7 @@ func TestGossipStartsAgain(t *testing.T) {
 		for _, i := range order {
 			h.Nodes[i].Start()
 		}
-		begin := time.Now()
 		h.WaitMembers(order, order)
-		awaitService(h, order)
-		t.Logf("service after %v", time.Since(begin).Round(time.Millisecond))
 		if got := h.Dog(order[0], nil, "vdi", "read", "disk", "0", "1M"); got != string(data) {
 			t.Fatalf("other data after start %d", round)
 		}
