@@ -82,6 +82,8 @@ type Recoverer struct {
 	budget   budget
 	progress progress
 	waiting  waitList
+	todo     todo
+	told     waitNote    // Run's own
 	purged   sheep.Epoch // surplus copies of this epoch are gone; Run's own
 
 	mu       sync.Mutex

@@ -17,6 +17,12 @@ import (
 // page is how many object ids are asked for at a time.
 const page = 4096
 
+// A waitNote is what the log has been told of objects left for later.
+type waitNote struct {
+	epoch   sheep.Epoch
+	objects int
+}
+
 // retryPass is how long it is until a pass that failed is repeated.
 const retryPass = time.Second
 
@@ -59,7 +65,11 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.
 	if err := r.gathered(ctx, view); err != nil {
 		return 0, err
 	}
-	if r.settled.Load() == uint32(view.Epoch) || view.RecoveryDisabled {
+	if r.settled.Load() == uint32(view.Epoch) {
+		r.progress.end()
+		return cluster.NoEnd, r.purge(view)
+	}
+	if view.RecoveryDisabled {
 		return cluster.NoEnd, r.purge(view)
 	}
 	ids, err := r.wanted(ctx, view)
@@ -73,11 +83,15 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.
 		return 0, err
 	}
 	r.begin(len(ids), s)
+	r.todo.set(s)
 	if err := r.verifyAll(ctx, view, s.now); err != nil {
 		return 0, err
 	}
 	if len(s.later) > 0 {
-		r.log.Info("healing waits for absent nodes", "epoch", view.Epoch, "objects", len(s.later), "left", s.recheck)
+		if told := (waitNote{view.Epoch, len(s.later)}); told != r.told {
+			r.told = told
+			r.log.Info("healing waits for absent nodes", "epoch", view.Epoch, "objects", len(s.later), "left", s.recheck.Round(time.Second))
+		}
 		return s.recheck, nil
 	}
 	if err := r.allKnown(ctx, view); err != nil {
@@ -298,7 +312,8 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 	if err := r.store.SetComplete(view.Epoch); err != nil {
 		return fmt.Errorf("record that epoch %d is complete: %w", view.Epoch, err)
 	}
-	r.log.Info("every copy of this node is current", "epoch", view.Epoch)
+	p := r.progress.read(time.Now())
+	r.log.Info("every copy of this node is current", "epoch", view.Epoch, "fetched", p.Objects, "bytes", p.Bytes)
 	if err := r.cluster.MarkComplete(ctx, view.Epoch); err != nil {
 		return fmt.Errorf("tell the cluster that epoch %d is complete: %w", view.Epoch, err)
 	}
