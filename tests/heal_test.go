@@ -86,7 +86,7 @@ func TestAShortAbsenceMovesOnlyWhatWasWritten(t *testing.T) {
 		}
 		return nil
 	})
-	if got := c.Dog("cluster", "info"); !regexp.MustCompile("\n\nNode "+gone.Addr()+" is absent: healing waits another (9m[0-9]+s|10m) for it\n$").MatchString(got) {
+	if got := c.Dog("cluster", "info"); !regexp.MustCompile("\n\nNode " + gone.Addr() + " is absent: healing waits another (9m[0-9]+s|10m) for it\n$").MatchString(got) {
 		t.Errorf("cluster info:\n%s", got)
 	}
 	if got := c.Dog("node", "recovery"); !regexp.MustCompile("objects wait for " + gone.Addr() + " for (9m[0-9]+s|10m)\n").MatchString(got) {
