@@ -81,6 +81,7 @@ func (p *player) event(f []string) []string {
 	switch f[0] {
 	case "join":
 		e.Kind, e.Member, e.Data = EntryJoin, inc(p.t, f[1]), p.hello(f[1], args(f[2:])).append(nil)
+		e.More = slices.Contains(f, "more")
 	case "leave":
 		e.Kind, e.Member = EntryLeave, inc(p.t, f[1])
 		e.More, e.Fork = slices.Contains(f, "more"), slices.Contains(f, "fork")
@@ -166,21 +167,22 @@ func (p *player) summary() string {
 func healingText(s *state) string {
 	var v View
 	s.healing.show(&v, time.Hour)
-	out := fmt.Sprintf(" delay %v", v.HealDelay)
+	var out strings.Builder
+	fmt.Fprintf(&out, " delay %v", v.HealDelay)
 	for _, a := range v.Absences {
 		patience := a.Patience.String()
 		if a.Patience == NoEnd {
 			patience = "for ever"
 		}
-		out += fmt.Sprintf(" without %s(%v)", letter(a.Node), patience)
+		fmt.Fprintf(&out, " without %s(%v)", letter(a.Node), patience)
 	}
 	for _, m := range v.Maintenance {
-		out += fmt.Sprintf(" maintained %s", letter(sheep.Node{Addr: m.Addr}))
+		fmt.Fprintf(&out, " maintained %s", letter(sheep.Node{Addr: m.Addr}))
 	}
 	for _, addr := range v.Drained {
-		out += fmt.Sprintf(" drained %s", letter(sheep.Node{Addr: addr}))
+		fmt.Fprintf(&out, " drained %s", letter(sheep.Node{Addr: addr}))
 	}
-	return out
+	return out.String()
 }
 
 func letter(n sheep.Node) string { return fmt.Sprintf("%x", n.Addr.Addr().As4()[3]) }
