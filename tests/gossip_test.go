@@ -280,7 +280,10 @@ func TestGossipStartsAgain(t *testing.T) {
 		for _, i := range order {
 			h.Nodes[i].Start()
 		}
+		begin := time.Now()
 		h.WaitMembers(order, order)
+		awaitService(h, order)
+		t.Logf("service after %v", time.Since(begin).Round(time.Millisecond))
 		if got := h.Dog(order[0], nil, "vdi", "read", "disk", "0", "1M"); got != string(data) {
 			t.Fatalf("other data after start %d", round)
 		}
@@ -452,4 +455,58 @@ func TestGossipStartsWithoutALostMember(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGossipNodesMove gives machines other addresses: one while the others go on,
+// another one while all are off. Their seed is right no more.
+func TestGossipNodesMove(t *testing.T) {
+	h := startHosts(t, 3, 2)
+	h.Until("three voters", func(context.Context) error {
+		if got := h.Dog(1, nil, "cluster", "members", "-r"); strings.Count(got, " voter ") != 2 {
+			return errors.New(got)
+		}
+		return nil
+	})
+	data := noise(8 << 20)
+	h.Dog(1, nil, "vdi", "create", "disk", "8M")
+	h.Dog(1, data, "vdi", "write", "disk", "0", "8M")
+	whole := func(addrs ...string) {
+		t.Helper()
+		took := h.Until("all members, where they are now", func(context.Context) error {
+			got := h.Run(1, nil, "cluster", "members", "-r").Stdout
+			for _, addr := range addrs {
+				if strings.Count(got, addr) != 1 || strings.Count(got, " ok\n") != len(addrs) {
+					return errors.New(got)
+				}
+			}
+			return nil
+		})
+		t.Logf("whole after %v", took.Round(time.Millisecond))
+		if r := h.Run(1, nil, "vdi", "read", "disk", "0", "8M"); r.Stdout != string(data) {
+			t.Errorf("the disk has other data (status %d) %s", r.Code, r.Stderr)
+		}
+	}
+	h.Nodes[0].Kill()
+	h.WaitMembers([]int{1, 2}, []int{1, 2})
+	copy(data, noise(4<<20))
+	h.Dog(1, data[:4<<20], "vdi", "write", "disk", "0", "4M")
+	h.Nodes[0].Port.Number += 50
+	h.Nodes[0].Start()
+	whole(harness.HostAddr(0)+":7050", harness.HostAddr(1)+":7000", harness.HostAddr(2)+":7000")
+
+	for _, n := range h.Nodes {
+		n.Kill()
+	}
+	h.Nodes[2].Port.Number += 50
+	for _, n := range h.Nodes {
+		n.Start()
+	}
+	whole(harness.HostAddr(0)+":7050", harness.HostAddr(1)+":7000", harness.HostAddr(2)+":7050")
+	h.Until("nothing that waits", func(context.Context) error {
+		if got := h.Run(1, nil, "node", "recovery", "waiting"); strings.Count(got.Stdout, "\n") != 1 {
+			return errors.New(got.Stdout)
+		}
+		return nil
+	})
+	h.Dog(1, nil, "vdi", "check", "disk")
 }

@@ -56,7 +56,7 @@ func (m machine) Apply(e Entry) {
 	}
 	c.mu.Lock()
 	fx := c.state.apply(e)
-	joined := c.state.member(c.inc) != nil
+	joined := c.state.member(c.inc) != nil && (a.member || !c.state.turnover) // a member between two entries of one step is none yet
 	c.mu.Unlock()
 	switch {
 	case joined:

@@ -30,9 +30,10 @@ type Entry struct {
 	Time   int64 // when it was proposed, by the proposer's clock: nanoseconds since 1970
 	Data   []byte
 
-	// More says of a leave that it and the next entry are one step, which costs
-	// one epoch. The next one is the join of the same node's next life, another
-	// leave, or if no member lives to take note of an epoch whatever comes next.
+	// More says of a leave or a join that it and the next entry are one step,
+	// which costs one epoch: a node restarts, several do at once, or several are
+	// expelled. If no member lives to take note of an epoch, the next entry may
+	// come much later.
 	More bool
 
 	// Fork says of a leave that the log has lost its end for ever, which others

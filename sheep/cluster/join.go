@@ -103,7 +103,11 @@ func (s *state) join(e Entry, fx *effects) {
 	if s.status == OK {
 		// The epoch that follows must be newer than any that a store has seen.
 		s.epoch = max(s.epoch, h.epoch)
-		s.beginEpoch(e.Time, fx)
+		if e.More {
+			s.turnover, fx.view = true, false
+		} else {
+			s.beginEpoch(e.Time, fx)
+		}
 		return
 	}
 	m.owed = h.owed

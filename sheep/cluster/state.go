@@ -25,8 +25,8 @@ type state struct {
 	deaths    []death      // since every copy was known to be current
 	spans     []span       // of the epochs since then
 
-	// turnover says that the entry before was a leave with More: there is an
-	// epoch to begin.
+	// turnover says that the entry before was one with More: there is an epoch
+	// to begin.
 	turnover bool
 
 	former      formerLife
@@ -97,6 +97,7 @@ func (s *state) apply(e Entry) effects {
 	case EntryMessage:
 		s.message(e, &fx)
 	}
+	s.turnover = s.turnover || turnover && e.More
 	if turnover && s.status == OK && !fx.epoch && !s.turnover {
 		s.beginEpoch(e.Time, &fx) // the next life was refused
 	}

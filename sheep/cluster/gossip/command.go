@@ -21,6 +21,7 @@ const (
 	commandMessage    commandKind = 3
 	commandLeadership commandKind = 4 // a leader's first command
 	commandExpel      commandKind = 5 // members leave in one step
+	commandJoinAll    commandKind = 6 // nodes join in one step
 )
 
 // A command is the data of an entry of Raft's log. Integers are little-endian.
@@ -33,7 +34,8 @@ const (
 //	    25     1  length of the node's ID
 //	    26        ID of the node that joins, or leads
 //	              data: hello, reason, message; of a leadership the cluster ID; of an
-//	              expulsion see there
+//	              expulsion see there; of nodes that join in one step for each the
+//	              length of its join (4 bytes), and that
 type command struct {
 	kind       commandKind
 	inc        sheep.Incarnation
@@ -58,9 +60,12 @@ func (c command) append(b []byte) []byte {
 	return append(b, c.data...)
 }
 
+// maxJoinAll bounds the data of a commandJoinAll, unless it has one join only.
+const maxJoinAll = 8 << 20
+
 // decodeCommand is the inverse of append. The command's data is part of b.
 func decodeCommand(b []byte) (command, error) {
-	if len(b) < commandHeader || len(b) > maxCommand {
+	if len(b) < commandHeader || len(b) > maxJoinAll+maxCommand {
 		return command{}, fmt.Errorf("%w: %d bytes", errBadCommand, len(b))
 	}
 	c := command{
@@ -75,7 +80,7 @@ func decodeCommand(b []byte) (command, error) {
 	}
 	c.id = string(b[commandHeader : commandHeader+n])
 	c.data = b[commandHeader+n:]
-	if c.kind < commandJoin || c.kind > commandExpel {
+	if c.kind < commandJoin || c.kind > commandJoinAll {
 		return command{}, fmt.Errorf("%w: kind %d", errBadCommand, c.kind)
 	}
 	return c, nil
@@ -117,4 +122,35 @@ func decodeExpulsion(b []byte) (expulsion, error) {
 	}
 	x.reason = string(r.b)
 	return x, nil
+}
+
+// joinAll returns a command for all of joins, or for as many of the first ones
+// as one command takes.
+func joinAll(joins []command) command {
+	all := command{kind: commandJoinAll}
+	for _, c := range joins {
+		all.time = max(all.time, c.time)
+		b := c.append(nil)
+		if len(all.data) > 0 && len(all.data)+len(b) > maxJoinAll {
+			break
+		}
+		all.data = append(le.AppendUint32(all.data, uint32(len(b))), b...)
+	}
+	return all
+}
+
+// decodeJoinAll returns the joins of a commandJoinAll.
+func decodeJoinAll(b []byte) ([]command, error) {
+	var joins []command
+	for r := (&reader{b: b}); len(r.b) > 0; {
+		c, err := decodeCommand(r.take(int(le.Uint32(r.take(4)))))
+		if err != nil {
+			return nil, err
+		}
+		if r.short || c.kind != commandJoin {
+			return nil, fmt.Errorf("%w: kind %d among joins", errBadCommand, c.kind)
+		}
+		joins = append(joins, c)
+	}
+	return joins, nil
 }

@@ -47,6 +47,8 @@ func (s *fsmState) apply(raftIndex uint64, c command) ([]cluster.Entry, error) {
 		return s.leave(nil, c.inc, c), nil
 	case commandExpel:
 		return s.expel(c)
+	case commandJoinAll:
+		return s.joinAll(c)
 	case commandMessage:
 		if _, ok := s.member(c.inc); !ok {
 			return nil, errDeparted
@@ -99,6 +101,26 @@ func (s *fsmState) expel(c command) ([]cluster.Entry, error) {
 		entries[i].More = x.alone || i < len(entries)-1
 	}
 	return entries, nil
+}
+
+// joinAll adds members in one step. Those that may not join are told so when
+// they ask again.
+func (s *fsmState) joinAll(c command) ([]cluster.Entry, error) {
+	joins, err := decodeJoinAll(c.data)
+	if err != nil {
+		return nil, err
+	}
+	var all []cluster.Entry
+	for _, join := range joins {
+		entries, err := s.join(join)
+		if err == nil {
+			all = append(all, entries...)
+		}
+	}
+	for i := range all {
+		all[i].More = i < len(all)-1
+	}
+	return all, nil
 }
 
 func (s *fsmState) leave(entries []cluster.Entry, inc sheep.Incarnation, c command) []cluster.Entry {

@@ -32,7 +32,7 @@ type leadership struct {
 	hosts       map[string]string           // guarded by mu; by ID: from where its member was heard of
 	heard       map[sheep.Incarnation]bool  // guarded by mu; in this leadership
 	expelling   map[sheep.Incarnation]bool  // guarded by mu; their leaves are being logged
-	restarting  map[string]int64            // guarded by mu; when nodes asked to join last
+	restarting  map[string]restart          // guarded by mu; by ID: nodes that want to join
 	joining     map[string]int64            // guarded by mu; when nodes became servers that are no members yet
 	absent      map[string]int64            // guarded by mu; since when voters have not been members
 	lastCheck   int64                       // guarded by mu; when the members were looked after last
@@ -82,7 +82,7 @@ func (d *Driver) establishLeadership() (*leadership, error) {
 	l := &leadership{
 		id:          randomNumber(),
 		lastContact: map[sheep.Incarnation]int64{}, hosts: map[string]string{}, heard: map[sheep.Incarnation]bool{},
-		expelling: map[sheep.Incarnation]bool{}, restarting: map[string]int64{},
+		expelling: map[sheep.Incarnation]bool{}, restarting: map[string]restart{},
 		joining: map[string]int64{}, absent: map[string]int64{},
 	}
 	c := command{
@@ -194,27 +194,48 @@ func (l *leadership) contact(inc sheep.Incarnation, id, from string) bool {
 	}
 	l.lastContact[inc], l.heard[inc] = boottime(), true
 	l.hosts[id] = hostOf(from)
+	delete(l.restarting, id)
 	return true
+}
+
+// A restart is a node's wish to join.
+type restart struct {
+	at   int64 // when it asked last
+	join command
 }
 
 // restartPatience is for how long after it asked to join a node counts as one
 // that will.
 const restartPatience = 2 * time.Second
 
-// mayJoin notes that a node wants to join, and reports whether it may: all
-// members have been heard of, want to join anew, too, or were expelled. When a
-// cluster starts after all its nodes have died, an epoch with those that are
-// back and one that is not would make that one be waited for.
-func (l *leadership) mayJoin(id string, members []member, now int64) bool {
+// mayJoin notes that a node wants to join, and returns what is to be logged for
+// that, or false if it has to ask again: before all members have been heard of,
+// want to join anew, too, or were expelled. When a cluster starts after all its
+// nodes have died, those that are back join in one step: an epoch of the dead
+// and the living would make the living wait for the dead.
+func (l *leadership) mayJoin(c command, members []member, now int64) (command, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.restarting[id] = now
-	return !slices.ContainsFunc(members, func(m member) bool { return !l.heard[m.inc] && !l.restartsLocked(m.id, now) })
+	l.restarting[c.id] = restart{now, c}
+	joins := []command{c}
+	for _, m := range members {
+		switch {
+		case l.heard[m.inc] || m.id == c.id:
+		case l.restartsLocked(m.id, now):
+			joins = append(joins, l.restarting[m.id].join)
+		default:
+			return command{}, false
+		}
+	}
+	if len(joins) == 1 {
+		return c, true
+	}
+	return joinAll(joins), true
 }
 
 func (l *leadership) restartsLocked(id string, now int64) bool {
-	asked, ok := l.restarting[id]
-	return ok && now-asked <= int64(restartPatience)
+	r, ok := l.restarting[id]
+	return ok && now-r.at <= int64(restartPatience)
 }
 
 // hostOf returns the host of an address, or an empty string for this process.

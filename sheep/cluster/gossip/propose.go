@@ -94,15 +94,17 @@ func (d *Driver) apply(ctx context.Context, body []byte, from string) error {
 		return err
 	}
 	switch {
-	case c.kind == commandLeadership || c.kind == commandExpel:
+	case c.kind != commandJoin && c.kind != commandLeave && c.kind != commandMessage:
 		return fmt.Errorf("%w: kind %d is for the leader", errBadCommand, c.kind)
 	case c.kind == commandJoin:
 		if err := d.awaitPredecessor(ctx, l, c, from); err != nil {
 			return err
 		}
-		if !l.mayJoin(c.id, d.members(), boottime()) {
+		log, ok := l.mayJoin(c, d.members(), boottime())
+		if !ok {
 			return errors.New("members have not been heard of yet") // it asks again
 		}
+		body = log.append(nil)
 	}
 	f := d.raft.Apply(body, applyTimeout)
 	if err := f.Error(); err != nil {

@@ -140,7 +140,11 @@ func TestFSMState(t *testing.T) {
 		t.Errorf("cluster %v", s.cluster)
 	}
 
-	must(command{kind: commandJoin, inc: 9, id: "node"}, "9003 1 9 false")
+	both := joinAll([]command{{kind: commandJoin, inc: 7, id: "g"}, {kind: commandJoin, inc: 8, id: "h"}})
+	must(both, "9003 1 7 true", "9004 1 8 false")
+	again := joinAll([]command{{kind: commandJoin, inc: 17, id: "g"}, {kind: commandJoin, inc: 8, id: "h"}, {kind: commandJoin, inc: 7, id: "g"}})
+	must(again, "9005 2 7 true", "9006 1 17 false")
+	must(command{kind: commandJoin, inc: 9, id: "node"}, "9007 1 9 false")
 	b := s.append(nil)
 	got, state, err := decodeFSMState(append(b, "state"...))
 	if err != nil || !reflect.DeepEqual(got, s) || string(state) != "state" {
@@ -192,6 +196,8 @@ func TestLeaderCountsFromWhatItHeard(t *testing.T) {
 func FuzzDecodeCommand(f *testing.F) {
 	f.Add(command{kind: commandJoin, inc: 1, time: 2, id: "abc", data: []byte("hello")}.append(nil))
 	f.Add(command{kind: commandLeadership, leadership: 5}.append(nil))
+	f.Add(joinAll([]command{{kind: commandJoin, inc: 1, id: "a"}}).append(nil))
+	f.Add(command{kind: commandExpel, data: expulsion{true, []sheep.Incarnation{1}, "gone"}.append(nil)}.append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := decodeCommand(b)
 		if err == nil && !bytes.Equal(c.append(nil), b) {
