@@ -165,7 +165,7 @@ func (c *Cluster) Copy(ctx context.Context, n sheep.Node, id sheep.ObjectID, epo
 			return proto.CopyReport{}, err
 		}
 		return proto.DecodeCopyReport(data)
-	case proto.ResultInvalid:
+	case proto.ResultInvalid, proto.ResultSystemError: // by which C's sheep answers what it does not know
 		return c.hashed(ctx, n, id, epoch)
 	}
 	return proto.CopyReport{}, err
