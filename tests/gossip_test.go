@@ -40,19 +40,23 @@ func startHosts(t *testing.T, count, copies int, more ...string) *harness.Hosts 
 // startHostsWith does so with the arguments that args returns for each host.
 func startHostsWith(t *testing.T, count, copies int, args func(i int) []string) *harness.Hosts {
 	t.Helper()
+	h, took := formHosts(t, count, copies, args)
+	t.Logf("a cluster of %d after %v", count, took.Round(time.Millisecond))
+	return h
+}
+
+// formHosts returns how long it took, too, until all were members.
+func formHosts(t *testing.T, count, copies int, args func(i int) []string) (*harness.Hosts, time.Duration) {
+	t.Helper()
 	h := harness.NewHosts(t, count, args)
 	for _, n := range h.Nodes {
 		n.Start()
 	}
 	all := hostsUpTo(count)
 	took := h.WaitMembers(all, all)
-	t.Logf("a cluster of %d after %v", count, took.Round(time.Millisecond))
-	if took > joinBound && !harness.Race() {
-		t.Errorf("that took more than %v", joinBound)
-	}
 	h.Dog(0, nil, "cluster", "format", "-c", string(rune('0'+copies)))
 	awaitService(h, all)
-	return h
+	return h, took
 }
 
 // awaitService waits until hosts serve.
@@ -99,7 +103,11 @@ func without(n, gone int) []int {
 // TestGossipClusterSurvives kills one of five machines, cuts two off, and has
 // them come back.
 func TestGossipClusterSurvives(t *testing.T) {
-	h := startHosts(t, 5, 3)
+	h, took := formHosts(t, 5, 3, gossipArgs())
+	t.Logf("a cluster of 5 after %v", took.Round(time.Millisecond))
+	if took > joinBound && !harness.Race() {
+		t.Errorf("that took more than %v", joinBound)
+	}
 	all := hostsUpTo(5)
 	h.Until("five voters, one of whom leads", func(context.Context) error {
 		got := h.Dog(2, nil, "cluster", "members", "-r")
@@ -320,6 +328,7 @@ func TestGossipKeyIsNeeded(t *testing.T) {
 // disks, has an operator force the other two to go on, and gives two of the three
 // their old directories back: they were a majority of the old voters.
 func TestGossipMajorityLostForEver(t *testing.T) {
+	t.Parallel()             // most of it is waiting
 	h := startHosts(t, 5, 4) // of each object the two that are left have a copy
 	h.Until("five voters", func(context.Context) error {
 		if got := h.Dog(0, nil, "cluster", "members", "-r"); strings.Count(got, " voter ") != 4 {
@@ -378,6 +387,7 @@ func TestGossipMajorityLostForEver(t *testing.T) {
 // parted cluster to go on, which nobody should do. Both sides serve until they
 // meet. Then what was forced counts.
 func TestGossipForcedWhileTheMajorityLives(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	h := startHosts(t, 3, 3)
 	h.Dog(0, nil, "vdi", "create", "disk", "8M")
 	h.Dog(0, noise(8<<20), "vdi", "write", "disk", "0", "8M")
@@ -403,6 +413,7 @@ func TestGossipForcedWhileTheMajorityLives(t *testing.T) {
 // TestGossipStartsWithoutALostMember stops a cluster as a whole, cleanly or by a
 // power cut, and takes one of its three machines away for ever.
 func TestGossipStartsWithoutALostMember(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		stop func(t *testing.T, h *harness.Hosts)
@@ -460,6 +471,7 @@ func TestGossipStartsWithoutALostMember(t *testing.T) {
 // TestGossipNodesMove gives machines other addresses: one while the others go on,
 // another one while all are off. Their seed is right no more.
 func TestGossipNodesMove(t *testing.T) {
+	t.Parallel() // most of it is waiting
 	h := startHosts(t, 3, 2)
 	h.Until("three voters", func(context.Context) error {
 		if got := h.Dog(1, nil, "cluster", "members", "-r"); strings.Count(got, " voter ") != 2 {
