@@ -224,3 +224,50 @@ func fewest(p sheep.Policy) int {
 	}
 	return 1
 }
+
+// A rest is what is left for later in an epoch.
+type rest struct {
+	view  *cluster.View
+	later map[sheep.ObjectID]bool
+}
+
+// settledBut reports whether this node's copy of the object is current because all
+// are that it holds, except for the rest.
+func (r *Recoverer) settledBut(ref sheep.Ref) bool {
+	s := r.rest.Load()
+	if s == nil || s.view.Epoch != ref.Epoch || s.later[ref.ID] {
+		return false
+	}
+	p := r.policy(ref.ID)
+	if ref.Policy != (sheep.Policy{}) && ref.Policy != p {
+		return false // the sender knows better
+	}
+	var room [sheep.MaxCopies]int
+	for _, i := range s.view.Ring.AppendPlace(room[:0], ref.ID, p.Width()) {
+		if s.view.Nodes[i].Addr == r.self {
+			return true
+		}
+	}
+	return false
+}
+
+// settleBut takes note that every copy of this node is current in the epoch of
+// view but those of later, which the caller has found out just now. It is what
+// declareComplete says, without them, to the hot path only.
+func (r *Recoverer) settleBut(view *cluster.View, later []sheep.ObjectID) {
+	s := &rest{view: view, later: make(map[sheep.ObjectID]bool, len(later))}
+	for _, id := range later {
+		s.later[id] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.view.Epoch != view.Epoch || r.pending != 0 {
+		return
+	}
+	for id := range r.suspects {
+		if !s.later[id] && r.holderLocked(id, view.Epoch) {
+			return // it was distrusted meanwhile
+		}
+	}
+	r.rest.Store(s)
+}

@@ -536,3 +536,48 @@ func TestWhatIsFlushedOutlastsTheNodeThatIsDrained(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsTrustedWhileHealingWaits: all that a node holds is trusted but what
+// waits, and what is not believed any more is not.
+func TestWhatIsTrustedWhileHealingWaits(t *testing.T) {
+	inPatientWorld(t, time.Hour, func(t *testing.T, w *world) {
+		gone := w.machines[1]
+		w.leave(gone, false)
+		time.Sleep(time.Minute)
+		waits := 0
+		for i := range objects {
+			ref := reference(i)
+			ref.Epoch = w.epoch
+			stay := w.holdersAmong(ref, []*machine{gone})
+			for _, m := range w.machines[:5] {
+				if m.life == nil {
+					continue
+				}
+				holds := slices.Contains(w.holders(ref), m)
+				if got, want := m.life.rec.Trusted(ref), holds && slices.Contains(stay, m); got != want && !w.completed(m) {
+					t.Errorf("object %d on %v, which holds it: %t; trusted: %t", i, m.node, holds, got)
+				}
+				if holds && !slices.Contains(stay, m) {
+					waits++
+				}
+			}
+		}
+		if waits == 0 {
+			t.Fatal("nothing waits")
+		}
+		ref := reference(0)
+		ref.Epoch = w.epoch
+		m := w.holdersAmong(ref, []*machine{gone})[0]
+		if m == gone {
+			m = w.holdersAmong(ref, []*machine{gone})[1]
+		}
+		m.life.rec.Distrust(ref.ID)
+		if m.life.rec.Trusted(ref) {
+			t.Error("a copy that cannot be read is trusted")
+		}
+		time.Sleep(time.Minute)
+		if !m.life.rec.Trusted(ref) {
+			t.Error("the copy is still not mended")
+		}
+	})
+}

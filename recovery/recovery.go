@@ -79,6 +79,9 @@ type Recoverer struct {
 	// hot path reads instead of the fields below.
 	settled atomic.Uint32
 
+	// rest is what is left of an epoch while healing waits, or nil: the hot path's, too.
+	rest atomic.Pointer[rest]
+
 	budget   budget
 	progress progress
 	waiting  waitList
@@ -140,6 +143,7 @@ func (r *Recoverer) Install(v *cluster.View) {
 	}
 	if old != nil && old.Epoch != v.Epoch {
 		r.settled.Store(0)
+		r.rest.Store(nil)
 		if r.pending == 0 && anyLeft(old, v) {
 			r.pending = old.Epoch
 		}
@@ -160,6 +164,7 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	r.complete, r.claimed, r.pending = e, e, 0
 	r.past, r.first = 0, 0
 	r.settled.Store(0)
+	r.rest.Store(nil)
 	r.waiting.keep(nil)
 	r.wake()
 }
@@ -169,7 +174,7 @@ func (r *Recoverer) Settled(e sheep.Epoch) bool { return e != 0 && r.settled.Loa
 
 // Trusted reports whether this node's copy of the object is current.
 func (r *Recoverer) Trusted(ref sheep.Ref) bool {
-	if r.Settled(ref.Epoch) {
+	if r.Settled(ref.Epoch) || r.settledBut(ref) {
 		return true
 	}
 	r.mu.Lock()

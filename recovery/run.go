@@ -88,6 +88,9 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.
 		return 0, err
 	}
 	if len(s.later) > 0 {
+		if r.allKnown(ctx, view) == nil {
+			r.settleBut(view, s.later)
+		}
 		if told := (waitNote{view.Epoch, len(s.later)}); told != r.told {
 			r.told = told
 			r.log.Info("healing waits for absent nodes", "epoch", view.Epoch, "objects", len(s.later), "left", s.recheck.Round(time.Second))

@@ -364,6 +364,7 @@ func (r *Recoverer) Doubt(id sheep.ObjectID) {
 // The caller holds r.mu.
 func (r *Recoverer) distrustLocked(id sheep.ObjectID) {
 	r.settled.Store(0)
+	r.rest.Store(nil)
 	delete(r.verified, id)
 	r.suspects[id] = r.view.Epoch - 1
 }
