@@ -77,6 +77,12 @@ func TestADepartureStartsNoHealingBeforeItsTimeIsOver(t *testing.T) {
 			lost := len(w.held(gone))
 			w.leave(gone, clean)
 			time.Sleep(50 * time.Second)
+			gateway := w.machines[5].life
+			for i := range 3 * objects { // each holder in turn, as it would be
+				if err := gateway.fan.Read(gateway.ctx, reference(i%objects), make([]byte, slotSize), 0); err != nil {
+					t.Error(err)
+				}
+			}
 			if got := w.fetched().Objects; got != 0 {
 				t.Errorf("%d objects were fetched before the time was over", got)
 			}

@@ -80,8 +80,9 @@ func (f *Fanout) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) 
 	})
 }
 
-// readAny asks the holders one after the other, this node first. An object that
-// no holder has does not exist; any other failure of all of them is reported.
+// readAny asks the holders one after the other, this node first, and those last
+// that stand in for absent nodes. An object that no holder has does not exist; any
+// other failure of all of them is reported.
 func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders []int, p []byte, off uint32) error {
 	var failed error
 	missing := 0
@@ -98,16 +99,19 @@ func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders [
 		}
 		return false
 	}
-	for _, i := range holders {
-		if i == v.Self && try(i) {
-			return nil
+	n := v.prefer(ref, holders)
+	for _, group := range [...][]int{holders[:n], holders[n:]} {
+		for _, i := range group {
+			if i == v.Self && try(i) {
+				return nil
+			}
 		}
-	}
-	first := int(f.rotation.Add(1))
-	for k := range holders {
-		i := holders[(first+k)%len(holders)]
-		if i != v.Self && try(i) {
-			return nil
+		first := int(f.rotation.Add(1))
+		for k := range group {
+			i := group[(first+k)%len(group)]
+			if i != v.Self && try(i) {
+				return nil
+			}
 		}
 	}
 	if missing == len(holders) {
@@ -207,6 +211,8 @@ func removed(errs []error) error {
 type nodes struct {
 	*cluster.View
 	peers []client.Peer // of View.Nodes, index by index
+
+	expected *expectation
 }
 
 // nodes returns the current view.
@@ -222,6 +228,7 @@ func (f *Fanout) nodes() *nodes {
 			n.peers[i].Incarnation = m.Incarnation
 		}
 	}
+	n.expected = n.expect()
 	f.current.Store(n)
 	return n
 }
