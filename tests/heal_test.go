@@ -210,3 +210,23 @@ func TestANodeIsMaintainedAndDrained(t *testing.T) {
 	}
 	c.Check("disk")
 }
+
+// TestMachinesAreWaitedFor shows that a cluster of machines waits by default, and
+// that what is set is known to nodes that come later.
+func TestMachinesAreWaitedFor(t *testing.T) {
+	h := startHosts(t, 3, 2)
+	if got := h.Dog(1, nil, "cluster", "recover", "delay"); got != "Cluster recovery delay: 5m\n" {
+		t.Errorf("by default: %q", got)
+	}
+	h.Dog(1, nil, "cluster", "recover", "delay", "1h30m")
+	h.Nodes[2].Kill()
+	h.WaitMembers([]int{0, 1}, []int{0, 1})
+	h.Nodes[2].Start()
+	h.WaitMembers([]int{0, 1, 2}, []int{0, 1, 2})
+	h.Until("the delay to be known to a node that has started again", func(context.Context) error {
+		if r := h.Run(2, nil, "cluster", "recover", "delay"); r.Stdout != "Cluster recovery delay: 1h30m\n" {
+			return errors.New(r.Stdout + r.Stderr)
+		}
+		return nil
+	})
+}
