@@ -223,6 +223,7 @@ func (r *Recoverer) markVerified(id sheep.ObjectID, e sheep.Epoch) {
 	r.verified[id] = e
 	delete(r.suspects, id)
 	delete(r.bad, id)
+	r.waiting.note(id, nil)
 	if r.complete == e && len(r.suspects) == 0 {
 		r.settled.Store(uint32(e))
 	}

@@ -177,6 +177,7 @@ func (n *node) build() {
 	})
 	n.scrub = n.newScrub(d)
 	d.Scrub = n.scrub
+	d.Losses = losses{n}
 	n.server = server.New(d, n.log, server.Config{})
 }
 

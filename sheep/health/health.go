@@ -45,6 +45,10 @@ const NearlyFull = 90
 type Report struct {
 	Level   Level
 	Reasons []string // in the order in which they were found; also what is merely worth knowing
+
+	VDIs       []VDI            // those with objects that are not as they should be, ascending
+	Unreadable []sheep.ObjectID // the objects that nobody can read at present, ascending
+	Plans      uint64           // cluster operations that are open
 }
 
 func (r *Report) find(l Level, format string, args ...any) {
@@ -132,6 +136,7 @@ type answer struct {
 	waiting  proto.WaitingList
 	space    listing.Space
 	full     string // near full, or full
+	damage   proto.DamageReport
 	scrub    proto.ScrubReport
 	healing  proto.Healing
 	err      error
@@ -156,13 +161,24 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 			a.full, a.space = room.Full(), listing.SpaceOf(room.Size, room.Free)
 		}
 		a.scrub, _ = c.Scrub(ctx, remote.Address(n))
+		a.damage, _ = c.Damage(ctx, remote.Address(n))
 		return a
 	}
 	var all []answer
+	var d damage
 	for a := range remote.Ordered(slices.Values(nodes), askWidth, ask) {
 		all = append(all, a)
 		r.node(a)
+		d.add(a.damage)
 	}
+	r.damage(d, func(id sheep.VDIID) string {
+		h, err := c.Header(ctx, id)
+		if err != nil {
+			return ""
+		}
+		return h.Name
+	})
+	r.suspects(ctx, c)
 	r.healing(all)
 }
 

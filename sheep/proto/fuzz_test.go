@@ -225,9 +225,11 @@ func FuzzNodeOrder(f *testing.F) {
 func FuzzScrub(f *testing.F) {
 	pass := proto.ScrubPass{Began: 1, Ended: 2, Objects: 3, Compared: 4, Differing: 5, Repaired: 6, Bytes: 7}
 	seed(f, proto.ScrubReport{Bits: proto.ScrubOn, Next: 9, Last: pass, Left: []sheep.ObjectID{1, 2}}.Append(nil))
+	seed(f, proto.DamageReport{Total: 1, Objects: []proto.Damaged{{ID: 2, Class: proto.Unreadable}}}.Append(nil))
 	seed(f, proto.CopyReport{CopyState: proto.CopyState{ID: 1, Bits: proto.CopyExists}, Joined: 2, Read: proto.ResultIO}.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		checkRoundTrip(t, in, proto.DecodeScrubReport, func(r proto.ScrubReport, b []byte) []byte { return r.Append(b) })
+		checkRoundTrip(t, in, proto.DecodeDamageReport, proto.DamageReport.Append)
 		checkRoundTrip(t, in, proto.DecodeSpaceReport, proto.SpaceReport.Append)
 		checkRoundTrip(t, in, proto.DecodeScrubPass, proto.ScrubPass.Append)
 		checkRoundTrip(t, in, proto.DecodeCopyReport, proto.CopyReport.Append)

@@ -85,6 +85,8 @@ const (
 	OpGetCopy    Opcode = 0xD9 // ObjectBody.ID; reply: CopyReport of the answering node's copy
 	OpGetScrub   Opcode = 0xDA // reply: ScrubReport
 	OpGetSpace   Opcode = 0xDB // reply: SpaceReport
+	OpGetDamage  Opcode = 0xDC // reply: DamageReport
+	OpAcceptLoss Opcode = 0xDD // ObjectBody.ID is made anew, as a copy of ObjectBody.COW if that is not 0
 
 	OpGetHealing   Opcode = 0xF0 // reply: Healing
 	OpSetHealDelay Opcode = 0xF1 // data: nanoseconds, 8 bytes
@@ -224,6 +226,8 @@ var ops = [256]opInfo{
 	OpGetCopy:    {"GET_COPY", ClassInternal, ScopeLocal, false, false},
 	OpGetScrub:   {"GET_SCRUB", ClassInternal, ScopeLocal, false, false},
 	OpGetSpace:   {"GET_SPACE", ClassInternal, ScopeLocal, false, false},
+	OpGetDamage:  {"GET_DAMAGE", ClassInternal, ScopeLocal, false, false},
+	OpAcceptLoss: {"ACCEPT_LOSS", ClassInternal, ScopeLocal, false, false},
 
 	OpGetHealing:   {"GET_HEALING", ClassInternal, ScopeLocal, false, false},
 	OpSetHealDelay: {"SET_HEAL_DELAY", ClassInternal, ScopeCluster, false, true},

@@ -141,3 +141,20 @@ func (c *Cluster) Room(ctx context.Context, addr string) (proto.SpaceReport, err
 	}
 	return proto.DecodeSpaceReport(data)
 }
+
+// Damage returns the objects that the daemon at addr knows not to be as they should
+// be.
+func (c *Cluster) Damage(ctx context.Context, addr string) (proto.DamageReport, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetDamage, To: addr, Into: make([]byte, proto.DamageRoom)})
+	if err != nil {
+		return proto.DamageReport{}, err
+	}
+	return proto.DecodeDamageReport(data)
+}
+
+// AcceptLoss has the daemon at addr make an object that nobody can read anew, as a
+// copy of from or, if that is 0, of zeroes.
+func (c *Cluster) AcceptLoss(ctx context.Context, addr string, id, from sheep.ObjectID) error {
+	_, _, err := c.Do(ctx, Request{Op: proto.OpAcceptLoss, To: addr, Body: proto.ObjectBody{ID: id, COW: from}.Body()})
+	return err
+}

@@ -137,7 +137,18 @@ func (r *Replica) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32)
 
 // ReadAny is Read without regard to trust: recovery asks for what is there.
 func (r *Replica) ReadAny(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
-	return r.inEpoch(ctx, ref.Epoch, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
+	return r.inEpoch(ctx, ref.Epoch, func() error {
+		return r.noteBad(ref.ID, r.store.Read(ref.ID, ref.Size, p, off))
+	})
+}
+
+// noteBad returns err. If that says that the copy cannot be read, nobody is to ask
+// for it any more.
+func (r *Replica) noteBad(id sheep.ObjectID, err error) error {
+	if errors.Is(err, sheep.ErrIO) && r.store.Err() == nil {
+		r.trust.Distrust(id)
+	}
+	return err
 }
 
 // Write applies w to this node's copy. When it returns nil the write is as
@@ -299,7 +310,7 @@ func (r *Replica) Intents(ctx context.Context, e sheep.Epoch) ([]sheep.ObjectID,
 func (r *Replica) Digest(ctx context.Context, e sheep.Epoch, id sheep.ObjectID) (sum [20]byte, err error) {
 	err = r.inEpoch(ctx, e, func() error {
 		sum, err = r.store.Digest(id)
-		return err
+		return r.noteBad(id, err)
 	})
 	return sum, err
 }

@@ -78,3 +78,35 @@ func (d *Daemon) getSpace(r *Request) {
 	}
 	d.record(r, proto.SpaceReportSize, report.Append)
 }
+
+// Losses knows what is wrong with objects, and gives up what cannot be read.
+type Losses interface {
+	Damage() proto.DamageReport
+
+	// Accept makes an object that nobody can read anew, as a copy of from or,
+	// if that is 0, of zeroes.
+	Accept(ctx context.Context, id, from sheep.ObjectID) error
+}
+
+// getDamage serves GET_DAMAGE.
+func (d *Daemon) getDamage(r *Request) {
+	var report proto.DamageReport
+	if d.Losses != nil {
+		report = d.Losses.Damage()
+	}
+	if int(r.Header.Room()) < proto.DamageRoom {
+		invalid(d, r)
+		return
+	}
+	r.Reply(proto.Response{}, report.Append(nil))
+}
+
+// acceptLoss serves ACCEPT_LOSS.
+func (d *Daemon) acceptLoss(r *Request) {
+	if d.Losses == nil {
+		unsupported(d, r)
+		return
+	}
+	b := proto.DecodeObjectBody(r.Header.Body)
+	d.finish(r, d.Losses.Accept(r.Ctx, b.ID, b.COW))
+}

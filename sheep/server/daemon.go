@@ -17,8 +17,8 @@ const MaxIO = 64 << 20
 // maxOther bounds the payload of requests for which nothing else is said.
 const maxOther = 64 << 10
 
-// Parts is what a Daemon is made of. All but Owner, Replica, Copies, Recovery
-// and Scrub are required; without these the operations that need them answer
+// Parts is what a Daemon is made of. All but Owner, Replica, Copies, Recovery,
+// Scrub and Losses are required; without these the operations that need them answer
 // ResultNotSupported, or with nothing to tell.
 type Parts struct {
 	Guard      Guard
@@ -29,6 +29,7 @@ type Parts struct {
 	Copies     Copies
 	Recovery   Recovery
 	Scrub      Scrub
+	Losses     Losses
 
 	// Owner returns what serves the requests that the gateway with the
 	// incarnation forwards.

@@ -27,7 +27,7 @@ var (
 	otherOps = []uint8{
 		0x86, 0x89, 0x97, 0x98, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA8, 0xA9, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4,
 		0xB5, 0xB8, 0xBB, 0xBC, 0xBF, 0xC0, 0xC1, 0xC2, 0xC5, 0xC7, 0xC8, 0xCC, 0xCD,
-		0xCE, 0xD9, 0xDA, 0xDB, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4,
+		0xCE, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4,
 	}
 	ownOps = []uint8{0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5}
 )
@@ -482,6 +482,7 @@ func TestOperationsAreHandedOnAsTheyCame(t *testing.T) {
 		{"rate of healing", proto.OpSetHealRate, [32]byte{}, binary.LittleEndian.AppendUint64(nil, 77), proto.ResultSuccess, "rate 77"},
 		{"throttle", proto.OpSetRecovery, [32]byte{}, proto.Throttle{Max: 1, Interval: 2}.Append(nil), proto.ResultSuccess, "throttle {Max:1 Interval:2 On:true}"},
 		{"repair", proto.OpRepairReplica, forw.Body(), nil, proto.ResultSuccess, "repair 0000000000000008 from 10.0.0.2:7001"},
+		{"a loss", proto.OpAcceptLoss, proto.ObjectBody{ID: 8, COW: 9}.Body(), nil, proto.ResultSuccess, "accept the loss of 0000000000000008 for 0000000000000009"},
 		{"reweight", proto.OpReweight, [32]byte{}, nil, proto.ResultNotSupported, ""},
 		{"decref", proto.OpDecrefObj, proto.RefBody{ID: 9, Generation: 1, Count: 2}.Body(), nil, proto.ResultSuccess, "decref 0000000000000009 1 2"},
 		{"complete", proto.OpCompleteRecovery, [32]byte{}, make([]byte, 80), proto.ResultSuccess, ""},
@@ -573,6 +574,10 @@ func TestWhatTheNodeTellsOfItself(t *testing.T) {
 	_, data = query(proto.OpGetScrub, proto.ScrubRoom, none, proto.ResultSuccess)
 	if got, err := proto.DecodeScrubReport(data); err != nil || got.Bits != 0 {
 		t.Errorf("scrub of a node that does not: %+v, %v", got, err)
+	}
+	_, data = query(proto.OpGetDamage, proto.DamageRoom, none, proto.ResultSuccess)
+	if got, err := proto.DecodeDamageReport(data); err != nil || got.Plans != 2 || len(got.Objects) != 1 {
+		t.Errorf("damage: %+v, %v", got, err)
 	}
 	_, data = query(proto.OpGetSpace, proto.SpaceReportSize, none, proto.ResultSuccess)
 	if got, err := proto.DecodeSpaceReport(data); err != nil || got.Free != 400 || got.Full() != "near full" {

@@ -50,7 +50,7 @@ func newWorld() *world {
 
 func (w *world) daemon() *server.Daemon {
 	return server.NewDaemon(server.Parts{
-		Guard: w, Operations: w, Cluster: fakeCluster{w}, Store: w, Replica: peerReplica{w}, Copies: w, Recovery: fakeRecovery{w},
+		Guard: w, Operations: w, Cluster: fakeCluster{w}, Store: w, Replica: peerReplica{w}, Copies: w, Recovery: fakeRecovery{w}, Losses: fakeLosses{w},
 		Owner: func(from sheep.Incarnation) server.Owner { return fakeOwner{w, from} },
 		Hello: proto.Hello{Version: proto.PeerVersion, Incarnation: 9, Node: self},
 		Dir:   "/var/lib/sheepdog",
@@ -248,6 +248,17 @@ func (r fakeRecovery) Waiting() proto.WaitingList {
 }
 func (r fakeRecovery) Repair(_ context.Context, id sheep.ObjectID, from netip.AddrPort) error {
 	return r.w.note("repair %v from %v", id, from)
+}
+
+// fakeLosses knows one damaged object.
+type fakeLosses struct{ w *world }
+
+func (f fakeLosses) Damage() proto.DamageReport {
+	return proto.DamageReport{Total: 1, Plans: 2, Objects: []proto.Damaged{{ID: 5 << 32, Class: proto.Unreadable}}}
+}
+
+func (f fakeLosses) Accept(_ context.Context, id, from sheep.ObjectID) error {
+	return f.w.note("accept the loss of %v for %v", id, from)
 }
 
 // A level is that of a log.

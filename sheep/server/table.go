@@ -84,6 +84,8 @@ func operations() [256]operation {
 		proto.OpStat:         quick((*Daemon).stat, proto.StatSize),
 		proto.OpStatRecovery: quick((*Daemon).statRecovery, proto.RecoveryStateSize),
 		proto.OpGetMembers:   slow((*Daemon).getMembers, 0),
+		proto.OpGetDamage:    slow((*Daemon).getDamage, proto.DamageRoom),
+		proto.OpAcceptLoss:   change((*Daemon).acceptLoss),
 		proto.OpGetSpace:     slow((*Daemon).getSpace, proto.SpaceReportSize),
 		proto.OpGetScrub:     quick((*Daemon).getScrub, proto.ScrubRoom),
 		proto.OpGetWaiting:   quick((*Daemon).getWaiting, proto.WaitingRoom),

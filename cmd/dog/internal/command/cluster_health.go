@@ -15,6 +15,33 @@ const healthPatience = 10 * time.Second
 type healthReport struct {
 	Health  string   `json:"health"`
 	Reasons []string `json:"reasons"`
+
+	VDIs       []vdiHealthRow `json:"vdis"`       // with objects that are not as they should be
+	Unreadable []string       `json:"unreadable"` // objects
+	Plans      uint64         `json:"plans"`      // cluster operations that are open
+}
+
+// A vdiHealthRow counts the objects of a VDI that are not as they should be.
+type vdiHealthRow struct {
+	ID         string `json:"vdi_id"` // hexadecimal
+	Name       string `json:"name"`
+	Degraded   uint64 `json:"degraded"`
+	Unrepaired uint64 `json:"unrepaired"`
+	Unreadable uint64 `json:"unreadable"`
+}
+
+func newHealthReport(r health.Report) healthReport {
+	report := healthReport{
+		Health: r.Level.String(), Reasons: append([]string{}, r.Reasons...),
+		VDIs: []vdiHealthRow{}, Unreadable: []string{}, Plans: r.Plans,
+	}
+	for _, v := range r.VDIs {
+		report.VDIs = append(report.VDIs, vdiHealthRow{v.ID.String(), v.Name, v.Degraded, v.Unrepaired, v.Unreadable})
+	}
+	for _, id := range r.Unreadable {
+		report.Unreadable = append(report.Unreadable, id.String())
+	}
+	return report
 }
 
 // clusterHealth says in one word how the cluster is, then why. The exit status
@@ -25,7 +52,7 @@ func clusterHealth(ctx context.Context, s *session) error {
 	defer cancel()
 	r := health.Diagnose(ctx, s.Cluster)
 	if s.opts.json {
-		if err := s.writeJSON(healthReport{r.Level.String(), append([]string{}, r.Reasons...)}); err != nil {
+		if err := s.writeJSON(newHealthReport(r)); err != nil {
 			return err
 		}
 	} else {

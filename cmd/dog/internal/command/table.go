@@ -63,9 +63,10 @@ func vdiCommands() []command {
 		{name: "list", about: "list images and snapshots", options: "aprhoT", json: true, args: "[vdiname]", max: 1, run: vdiList},
 		{name: "tree", about: "show which image came from which", options: "aphT", run: vdiTree},
 		{name: "graph", about: "the same, for Graphviz", options: "aphT", run: vdiGraph},
-		{name: "object", about: "show the objects of an image", options: "isaphT", json: true, args: "<vdiname>", words: []word{
+		{name: "object", about: "show the objects of an image", options: "isafphT", json: true, args: "<vdiname>", words: []word{
 			{name: "location", about: "show which nodes have an object", nodes: true, needs: 1, max: 1, run: vdiObjectLocation},
 			{name: "map", about: "show which objects are allocated", needs: 1, max: 1, run: vdiObjectMap},
+			{name: "accept-loss", about: "give up an object (-i) that no node can read", nodes: true, needs: 1, max: 1, run: vdiObjectAcceptLoss},
 			{name: "dump-inode", about: "print the inode in a local file", needs: 1, max: 1, file: true, run: vdiObjectDump},
 		}},
 		{name: "track", about: "show where an object was in each epoch", options: "isaphoT", args: "<vdiname>", needs: 1, max: 1, run: notSupported},

@@ -117,7 +117,7 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 		}
 		began := uint64(c.now.Unix())
 		return reply{}, proto.ScrubReport{
-			Bits: proto.ScrubOn, Next: began + 3600, Left: []sheep.ObjectID{sheep.DataObject(0x7c2b25, 3)},
+			Bits: proto.ScrubOn, Next: began + 3600,
 			Last: proto.ScrubPass{Began: began, Ended: began + 60, Objects: 10, Compared: 9, Differing: 2, Repaired: 1, Bytes: 9 << 22},
 		}.Append(nil), 0
 	case proto.OpGetRecovery:
