@@ -177,3 +177,39 @@ func TestDamagedCopiesAreRepaired(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoCopiesThatDiffer has a bit flip in one of two copies. Nobody can tell which
+// is right, so a check overwrites neither, until a person lets it.
+func TestTwoCopiesThatDiffer(t *testing.T) {
+	c := harness.Start(t, harness.Config{Nodes: 2})
+	c.Format(2)
+	c.Dog("vdi", "create", "disk", "4M")
+	want := bytes.Repeat([]byte("something"), 4<<20/9)
+	c.DogAt(c.Nodes[0], want, "vdi", "write", "disk")
+	var files []string
+	for _, n := range c.Nodes {
+		all, err := filepath.Glob(filepath.Join(n.Dir, "obj", "00*"))
+		if err != nil || len(all) != 1 {
+			t.Fatalf("got the objects %q, %v; want one", all, err)
+		}
+		files = append(files, all...)
+	}
+	spoil(t, files[1], 12345, 1)
+	id := filepath.Base(files[1])
+	for range 2 {
+		r := c.RunDog(c.Nodes[0], nil, "vdi", "check", "disk")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "no majority of "+id) || !strings.Contains(r.Stderr, "equally new") || strings.Contains(r.Stdout, "fixed") {
+			t.Fatalf("check: %+v", r)
+		}
+	}
+	out := c.Dog("vdi", "check", "-f", "-v", "disk")
+	if !strings.Contains(out, "fixed replica "+id+" at "+c.Nodes[1].Addr()+" by the copy of "+c.Nodes[0].Addr()) {
+		t.Errorf("check -f says\n%s", out)
+	}
+	c.Check("disk")
+	for _, n := range c.Nodes {
+		if got := c.DogAt(n, nil, "vdi", "read", "disk"); !strings.HasPrefix(got, string(want)) {
+			t.Errorf("what node %d reads is wrong", n.ID)
+		}
+	}
+}
