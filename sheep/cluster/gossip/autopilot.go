@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -81,3 +82,67 @@ func (a autopilot) sort(servers []raft.Server) {
 
 // odd returns the largest odd number that is not above n, but at least 1.
 func odd(n int) int { return max(1, n-(n+1)%2) }
+
+// adjustVoters takes a step towards the right voters.
+func (d *Driver) adjustVoters(l *leadership) {
+	f := d.raft.GetConfiguration()
+	if f.Error() != nil {
+		return
+	}
+	servers := f.Configuration().Servers
+	step, ok := l.autopilot(servers, d.members(), d.data.id, d.cfg.VoterTimeout, boottime()).next()
+	if !ok {
+		return
+	}
+	var done raft.IndexFuture
+	switch step.op {
+	case "promote":
+		done = d.raft.AddVoter(step.id, configuredAddress(servers, step.id), f.Index(), applyTimeout)
+	case "demote":
+		done = d.raft.DemoteVoter(step.id, f.Index(), applyTimeout)
+	default:
+		done = d.raft.RemoveServer(step.id, f.Index(), applyTimeout)
+	}
+	if err := done.Error(); err != nil {
+		d.log.Debug("change the voters", "change", step.op, "node", step.id, "err", err)
+		return
+	}
+	d.log.Info("the voters have changed", "change", step.op, "node", step.id)
+	d.wake.fire()
+}
+
+// configuredAddress returns the address of a server in Raft's configuration.
+func configuredAddress(servers []raft.Server, id raft.ServerID) raft.ServerAddress {
+	for _, s := range servers {
+		if s.ID == id {
+			return s.Address
+		}
+	}
+	return ""
+}
+
+// autopilot returns what there is to choose voters from.
+func (l *leadership) autopilot(servers []raft.Server, members []member, self string, timeout time.Duration, now int64) autopilot {
+	a := autopilot{
+		servers: servers, members: members, self: self, timeout: timeout,
+		absent: map[string]time.Duration{}, joining: map[string]bool{},
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.joining, func(_ string, at int64) bool { return now-at > int64(joinTimeout) })
+	for id := range l.joining {
+		a.joining[id] = true
+	}
+	for _, s := range servers {
+		id := string(s.ID)
+		if a.isMember(s.ID) {
+			delete(l.absent, id)
+			continue
+		}
+		if _, ok := l.absent[id]; !ok {
+			l.absent[id] = now
+		}
+		a.absent[id] = time.Duration(now - l.absent[id])
+	}
+	return a
+}

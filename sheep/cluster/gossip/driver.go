@@ -58,6 +58,7 @@ type Driver struct {
 	commits    commitNotifier
 	leaseStart atomic.Int64 // the lease counts from here; 0 before the first renewal, -1 after the membership
 	leaving    atomic.Bool  // this process wants to leave
+	recovering atomic.Bool  // the next life of this node begins a timeline
 
 	mu         sync.Mutex
 	state      fsmState      // guarded by mu; written by Raft's goroutine alone

@@ -183,8 +183,11 @@ func (d *Driver) beginTimeline(id clusterID) (restart func(), err error) {
 		return nil, fmt.Errorf("%w: recovery was forced by somebody else", sheep.ErrAgain)
 	case d.Lease() == nil:
 		return nil, cluster.ErrQuorum
+	case !d.recovering.CompareAndSwap(false, true):
+		return nil, fmt.Errorf("%w: recovery is being forced already", sheep.ErrAgain)
 	}
 	if err := d.data.askRecovery(id); err != nil {
+		d.recovering.Store(false)
 		return nil, err
 	}
 	return func() { d.fail(rejoining("recovery was forced: this node begins a new log")) }, nil
