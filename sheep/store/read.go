@@ -164,11 +164,15 @@ func (s *Store) Space() (total, free uint64) {
 	return used + free, free
 }
 
-// Digest returns the SHA-1 of the object's content, as read now.
+// Digest returns the SHA-1 of the object's content, as read now: from the disk,
+// unless the object was written lately.
 func (s *Store) Digest(id sheep.ObjectID) ([sha1.Size]byte, error) {
 	info, err := s.present(id)
 	if err != nil {
 		return [sha1.Size]byte{}, err
+	}
+	if !s.Hot(id) {
+		s.forgetCached(id)
 	}
 	h := sha1.New()
 	buf := make([]byte, min(info.Size, 256<<10))
@@ -181,4 +185,26 @@ func (s *Store) Digest(id sheep.ObjectID) ([sha1.Size]byte, error) {
 		off += n
 	}
 	return [sha1.Size]byte(h.Sum(nil)), nil
+}
+
+// forgetCached has the object read from the disk by whoever reads it next. If that
+// is impossible it is read from memory.
+func (s *Store) forgetCached(id sheep.ObjectID) {
+	if s.enter() != nil {
+		return
+	}
+	defer s.leave()
+	o, f := s.table.acquire(id)
+	defer s.release(o)
+	if f == nil {
+		o.mu.Lock()
+		f, _ = s.openObject(o)
+		o.mu.Unlock()
+	}
+	if f == nil {
+		return
+	}
+	if err := f.Forget(); err != nil {
+		s.log.Debug("an object is compared as it is in memory", "oid", id, "err", err)
+	}
 }

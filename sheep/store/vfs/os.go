@@ -206,6 +206,10 @@ func (f osFile) Dense(off, n int64) (dense bool, err error) {
 	return dense, err
 }
 
+func (f osFile) Forget() error {
+	return f.control("fadvise64", func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+}
+
 // writeZeroes stands in for punching a hole where the disk cannot do it.
 func writeZeroes(f File, off, n int64) error {
 	size, err := f.Size()

@@ -59,6 +59,9 @@ type File interface {
 	// Dense reports whether all of n bytes at off have their space on the disk
 	// already, so that writing them takes none.
 	Dense(off, n int64) (bool, error)
+	// Forget drops what memory has of the content and the disk has, too, so that
+	// it is read from there. It is advice.
+	Forget() error
 	// Sync makes content, size and attributes durable.
 	Sync() error
 	// DataSync makes content and size durable.

@@ -490,6 +490,8 @@ func (f *memoryFile) Dense(off, n int64) (bool, error) {
 	return true, nil
 }
 
+func (f *memoryFile) Forget() error { return nil }
+
 func (f *memoryFile) Sync() error { return f.sync(true) }
 
 func (f *memoryFile) DataSync() error { return f.sync(false) }
