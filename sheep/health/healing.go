@@ -26,7 +26,7 @@ func (r *Report) healing(all []answer) {
 			}
 		}
 	}
-	if objects > 0 {
+	if len(names) > 0 {
 		until := "until it is back"
 		if left != proto.Forever {
 			until = "another " + left.Round(time.Second).String()

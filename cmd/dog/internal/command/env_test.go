@@ -130,6 +130,12 @@ func TestHealingThatWaitsIsShown(t *testing.T) {
 	if want := "healing waits for 127.0.0.1:7009 another 4m12s: 7 copies are missing meanwhile\n"; r.status != 1 || !strings.Contains(r.stdout, want) || strings.Contains(r.stdout, "of 69 objects") {
 		t.Errorf("health: %+v, want %q", r, want)
 	}
+	lone := fakesheep.Formatted(3, 2, 0)
+	lone.Recovering(1, proto.RecoveryState{Active: true, Finished: 62, Total: 69})
+	lone.Absent(proto.AbsentNode{Node: sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7009")}, Left: proto.Forever, Maintained: true}, 7)
+	if got := mustRun(t, lone, "", "node", "recovery"); !strings.HasSuffix(got, "; 7 objects wait until 127.0.0.1:7009 is back\n") {
+		t.Errorf("got:\n%s", got)
+	}
 	c.Absent(proto.AbsentNode{Node: sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7008")}, Left: proto.Forever, Maintained: true}, 9)
 	if got := mustRun(t, c, "", "cluster", "info"); !strings.HasSuffix(got, "Node 127.0.0.1:7008 is being maintained: healing waits until it is back\n") {
 		t.Errorf("maintenance: got:\n%s", got)

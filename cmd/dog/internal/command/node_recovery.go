@@ -125,17 +125,23 @@ func (r *recoveryRow) details() string {
 	if r.ETA >= 1 {
 		fmt.Fprintf(&b, ", %s left", shortDuration(r.healing.ETA))
 	}
-	if r.Later > 0 {
+	if waits(r.healing) {
 		fmt.Fprintf(&b, "; %s", waitText(r.healing))
 	}
 	return b.String()
 }
+
+// waits reports whether there are objects that wait for absent nodes.
+func waits(h proto.Healing) bool { return h.Later > 0 && len(h.Absent) > 0 }
 
 // waitText says what waits for absent nodes.
 func waitText(h proto.Healing) string {
 	var names []string
 	for _, a := range h.Absent {
 		names = append(names, a.Node.String())
+	}
+	if leastLeft(h) == proto.Forever {
+		return fmt.Sprintf("%d objects wait until %s is back", h.Later, strings.Join(names, " or "))
 	}
 	return fmt.Sprintf("%d objects wait for %s for %s", h.Later, strings.Join(names, " and "), shortDuration(leastLeft(h)))
 }
@@ -149,7 +155,7 @@ func (s *session) followRecovery(ctx context.Context) error {
 		if err != nil {
 			return requestFailed(err)
 		}
-		if h, err := s.Healing(ctx, ""); err == nil && h.Later > 0 && h.Finished+h.Later >= h.Total {
+		if h, err := s.Healing(ctx, ""); err == nil && waits(h) && h.Finished+h.Later >= h.Total {
 			bar.finish()
 			s.print("%s\n", waitText(h))
 			return nil
