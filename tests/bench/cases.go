@@ -2,15 +2,11 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"sheepdog/tests/harness"
@@ -158,7 +154,7 @@ func cpu(c *harness.Cluster) time.Duration {
 }
 
 func fill(t *bench, d load.Device, size int64) {
-	p := noise()
+	p := load.Noise(1 << 20)
 	for off := int64(0); off < size; off += int64(len(p)) {
 		if err := d.WriteAt(t.ctx, p, off); err != nil {
 			t.Fatalf("fill: %v", err)
@@ -169,64 +165,13 @@ func fill(t *bench, d load.Device, size int64) {
 	}
 }
 
-// noise returns a MiB without zeroes.
-func noise() []byte {
-	p := make([]byte, 1<<20)
-	for i := range p {
-		p[i] = byte(rand.N(255) + 1)
-	}
-	return p
-}
-
-// measure runs a job for a while on depth goroutines.
+// measure runs a job for a while.
 func measure(t *bench, cfg config, j job, d load.Device) (figure, int64) {
-	var (
-		wg      sync.WaitGroup
-		next    atomic.Int64 // sequential offset, in blocks
-		count   atomic.Int64
-		latency = make([][]time.Duration, j.depth)
-		blocks  = d.Size() / int64(j.block)
-		start   = time.Now()
-	)
-	for w := range j.depth {
-		wg.Go(func() {
-			p := noise()[:j.block]
-			rng := rand.New(rand.NewPCG(uint64(w), 1))
-			for time.Since(start) < cfg.time {
-				block := rng.Int64N(blocks)
-				if j.block > 64<<10 {
-					block = (next.Add(1) - 1) % blocks
-				} else if j.write { // never two writes to the same block at a time
-					block = block/int64(j.depth)*int64(j.depth) + int64(w)
-					block %= blocks
-				}
-				began := time.Now()
-				err := operate(t.ctx, j, d, p, block*int64(j.block), &count)
-				if err != nil {
-					t.Fatalf("%s: %v", j.name, err)
-				}
-				latency[w] = append(latency[w], time.Since(began))
-			}
-		})
+	s, err := load.Measure(t.ctx, load.Job{Write: j.write, Block: j.block, Depth: j.depth, Flush: j.flush}, d, cfg.time)
+	if err != nil {
+		t.Fatalf("%s: %v", j.name, err)
 	}
-	wg.Wait()
-	took := time.Since(start)
-	all := slices.Sorted(slices.Values(slices.Concat(latency...)))
-	return figure{perSecond: float64(len(all)) / took.Seconds(), p99: all[len(all)*99/100]}, int64(len(all))
-}
-
-// operate does one operation of a job, and the flush that may be due.
-func operate(ctx context.Context, j job, d load.Device, p []byte, off int64, count *atomic.Int64) error {
-	if !j.write {
-		return d.ReadAt(ctx, p, off)
-	}
-	if err := d.WriteAt(ctx, p, off); err != nil {
-		return err
-	}
-	if n := count.Add(1); j.flush > 0 && n%int64(j.flush) == 0 {
-		return d.Flush(ctx)
-	}
-	return nil
+	return figure{perSecond: s.PerSecond, p99: s.P99}, s.Count
 }
 
 // rate returns a figure in the unit that suits the job.

@@ -71,19 +71,22 @@ func runRebuild(t *bench, cfg config) string {
 // besideRecovery measures a job, a second at a time, until the recovery of c is
 // over. It returns the mean and the rate of the slowest second.
 func besideRecovery(t *bench, cfg config, j job, c *harness.Cluster, d load.Device) (mean figure, worst float64) {
-	cfg.time = time.Second
-	for n := 0.0; ; n++ {
-		f, _ := measure(t, cfg, j, d)
-		if n == 0 || f.perSecond < worst {
-			worst = f.perSecond
-		}
-		mean.perSecond = (mean.perSecond*n + f.perSecond) / (n + 1)
-		mean.p99 = max(mean.p99, f.p99)
-		if busy, err := native.Ask(t.ctx, c.Nodes[2].Addr(), native.Recovering); err != nil || !busy {
-			c.WaitRecovered()
-			return mean, worst
-		}
+	lj := load.Job{Write: j.write, Block: j.block, Depth: j.depth, Flush: j.flush}
+	windows, err := load.MeasureWhile(t.ctx, lj, d, time.Second, func() bool {
+		busy, err := native.Ask(t.ctx, c.Nodes[2].Addr(), native.Recovering)
+		return err == nil && busy
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", j.name, err)
 	}
+	c.WaitRecovered()
+	worst = windows[0].PerSecond
+	for _, w := range windows {
+		worst = min(worst, w.PerSecond)
+		mean.perSecond += w.PerSecond / float64(len(windows))
+		mean.p99 = max(mean.p99, w.P99)
+	}
+	return mean, worst
 }
 
 // empty kills the last node and starts it again with an empty directory.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"sheepdog/tests/load"
 )
@@ -192,3 +194,39 @@ func (c *cutOff) WriteAt(ctx context.Context, p []byte, off int64) error {
 	}
 	return nil
 }
+
+// TestMeasure measures a device that takes a millisecond for everything.
+func TestMeasure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := load.Job{Write: true, Block: 4096, Depth: 3, Flush: 10}
+		dev := &slow{}
+		windows := 2
+		all, err := load.MeasureWhile(t.Context(), j, dev, 100*time.Millisecond, func() bool {
+			windows--
+			return windows > 0
+		})
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%d windows, %v", len(all), err)
+		}
+		if s := all[0]; s.P50 != time.Millisecond || s.P99 != 2*time.Millisecond || s.PerSecond < 2000 || s.PerSecond > 3000 {
+			t.Errorf("got %+v", s)
+		}
+		dev.err = errors.New("no")
+		if _, err := load.Measure(t.Context(), j, dev, time.Second); !errors.Is(err, dev.err) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+type slow struct{ err error }
+
+func (s *slow) ReadAt(context.Context, []byte, int64) error { return s.Flush(nil) }
+
+func (s *slow) WriteAt(context.Context, []byte, int64) error { return s.Flush(nil) }
+
+func (s *slow) Flush(context.Context) error {
+	time.Sleep(time.Millisecond)
+	return s.err
+}
+
+func (s *slow) Size() int64 { return 1 << 20 }
