@@ -112,11 +112,11 @@ func TestTheLossOfAnObjectIsAccepted(t *testing.T) {
 	if r := c.RunDog(n, nil, "cluster", "health"); r.Code != 0 {
 		t.Errorf("health in the end: %s", r.Stdout)
 	}
-	logs := ""
+	var logs strings.Builder
 	for _, n := range c.Nodes {
-		logs += n.Log()
+		logs.WriteString(n.Log())
 	}
-	if got := strings.Count(logs, "accepted the loss"); got != 3 {
+	if got := strings.Count(logs.String(), "accepted the loss"); got != 3 {
 		t.Errorf("the logs tell of %d losses, want 3", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
@@ -54,8 +55,12 @@ func peer(view *cluster.View, at int) client.Peer {
 }
 
 // looks is how often the copies of an object that is being written are compared
-// before that is left to the next pass.
-const looks = 5
+// before that is left to the next pass, and how long it pauses in between: an object
+// that is being removed has copies here and there for a moment.
+const (
+	looks    = 5
+	blinking = 300 * time.Millisecond
+)
 
 // object compares the copies of one object, makes them equal if they are not, and
 // returns how many bytes that was about.
@@ -65,6 +70,9 @@ func (s *Scrubber) object(ctx context.Context, view *cluster.View, id sheep.Obje
 	for range looks {
 		if Same(copies) {
 			return s.compared(id, false, false)
+		}
+		if !s.sleep(ctx, blinking) {
+			return 0
 		}
 		again := s.look(ctx, view, id, holders)
 		if Unchanged(copies, again) {

@@ -201,13 +201,7 @@ func (s *Scrubber) load(ctime uint64) {
 	}
 }
 
-// keep has the store remember how far the pass has come.
-func (s *Scrubber) keep() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.keepLocked()
-}
-
+// keepLocked has the store remember how far the pass has come. The caller holds mu.
 func (s *Scrubber) keepLocked() {
 	s.kept = time.Now()
 	if err := s.node.SetScrubState(s.state.append(nil)); err != nil {
