@@ -220,9 +220,9 @@ func TestMeasure(t *testing.T) {
 
 type slow struct{ err error }
 
-func (s *slow) ReadAt(context.Context, []byte, int64) error { return s.Flush(nil) }
+func (s *slow) ReadAt(ctx context.Context, _ []byte, _ int64) error { return s.Flush(ctx) }
 
-func (s *slow) WriteAt(context.Context, []byte, int64) error { return s.Flush(nil) }
+func (s *slow) WriteAt(ctx context.Context, _ []byte, _ int64) error { return s.Flush(ctx) }
 
 func (s *slow) Flush(context.Context) error {
 	time.Sleep(time.Millisecond)
