@@ -28,6 +28,7 @@ const (
 // witnesses are clients at different gateways that write and read the same few
 // blocks of one disk, and keep a record of it.
 type witnesses struct {
+	t        *testing.T
 	h        *harness.Hosts
 	recorder *history.Recorder
 	seed     uint64
@@ -57,7 +58,7 @@ func newWitnesses(t *testing.T, h *harness.Hosts, seed uint64) *witnesses {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &witnesses{h: h, recorder: history.NewRecorder(), seed: seed, vid: vid, refused: map[string]int{}}
+	return &witnesses{t: t, h: h, recorder: history.NewRecorder(), seed: seed, vid: vid, refused: map[string]int{}}
 }
 
 // start starts two clients, each of which does two things at a time, until stop
@@ -145,8 +146,8 @@ func (x *witness) run(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		if err != nil {
-			x.drop()
 			x.refusal(err)
+			x.drop()
 		}
 	}
 }
@@ -157,6 +158,9 @@ func (x *witness) refusal(err error) {
 		x.w.mu.Lock()
 		defer x.w.mu.Unlock()
 		x.w.refused[r.Error()]++
+		if r != native.WaitForJoin { // which a sheep says that has just started
+			x.w.t.Logf("client %d was refused by %s: %v", x.id, x.servers[x.server], err)
+		}
 	}
 }
 
@@ -180,10 +184,11 @@ func (x *witness) write(ctx context.Context, b history.Block) error {
 	if err == nil {
 		err = resp.Err()
 	}
-	if err == nil {
-		op.Written()
+	if err != nil {
+		return fmt.Errorf("write block %d: %w", b, err)
 	}
-	return err
+	op.Written()
+	return nil
 }
 
 var errTorn = errors.New("a block holds pieces of several writes")
@@ -201,7 +206,7 @@ func (x *witness) read(ctx context.Context, b history.Block) error {
 		err = resp.Err()
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("read block %d: %w", b, err)
 	}
 	v := binary.LittleEndian.Uint64(resp.Data)
 	if len(resp.Data) != sharedBlock || !bytes.Equal(resp.Data, bytes.Repeat(resp.Data[:8], sharedBlock/8)) {
