@@ -29,7 +29,12 @@ type discovery struct {
 	mu    sync.Mutex
 	list  *memberlist.Memberlist // guarded by mu; nil before start
 	known map[string]nodeAddress // guarded by mu; by ID
+	alive map[string]aliveNode   // guarded by mu; by memberlist's name of them
 }
+
+// An aliveNode is one that memberlist believes to live. Its own copy changes at
+// any time.
+type aliveNode struct{ id, addr string }
 
 // A nodeAddress is where a node was in the latest of its lives that was heard of.
 type nodeAddress struct {
@@ -50,7 +55,7 @@ func newDiscovery(d *Driver) (*discovery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the addresses of the other nodes: %w", err)
 	}
-	g := &discovery{d: d, started: time.Now().UnixNano(), known: map[string]nodeAddress{}}
+	g := &discovery{d: d, started: time.Now().UnixNano(), known: map[string]nodeAddress{}, alive: map[string]aliveNode{}}
 	for id, addr := range peers {
 		g.known[id] = nodeAddress{addr: addr}
 	}
@@ -129,13 +134,11 @@ func (g *discovery) close() {
 
 // addresses returns the addresses of the nodes that are believed to live.
 func (g *discovery) addresses() []string {
-	list := g.memberlist()
-	if list == nil {
-		return nil
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	var addrs []string
-	for _, n := range list.Members() {
-		addrs = append(addrs, addressOf(n))
+	for _, n := range g.alive {
+		addrs = append(addrs, n.addr)
 	}
 	return addrs
 }
@@ -151,18 +154,18 @@ func (g *discovery) addressOf(id string) string {
 	return g.known[id].addr
 }
 
-// suspects returns the nodes that gossip suspects or does not find.
-func (g *discovery) suspects(ids []string) map[string]bool {
-	suspect := map[string]bool{}
+// missing returns the nodes that gossip does not find.
+func (g *discovery) missing(ids []string) map[string]bool {
+	missing := map[string]bool{}
 	for _, id := range ids {
-		suspect[id] = true
+		missing[id] = true
 	}
-	for _, n := range g.memberlist().Members() {
-		if m, err := decodeNodeMeta(n.Meta); err == nil && n.State == memberlist.StateAlive {
-			delete(suspect, m.ID)
-		}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, n := range g.alive {
+		delete(missing, n.id)
 	}
-	return suspect
+	return missing
 }
 
 // update tells the others what has changed about this node.
@@ -184,6 +187,9 @@ func (g *discovery) observe(n *memberlist.Node) {
 	if err != nil {
 		return
 	}
+	g.mu.Lock()
+	g.alive[n.Name] = aliveNode{m.ID, addressOf(n)}
+	g.mu.Unlock()
 	g.setAddress(m.ID, nodeAddress{addressOf(n), m.Started})
 	if id, err := decodeClusterID(m.Cluster); err == nil {
 		_ = g.d.followTimeline(id) // what came of it Run returns
@@ -249,7 +255,12 @@ func (g *discovery) NotifyJoin(n *memberlist.Node) { g.observe(n) }
 func (g *discovery) NotifyUpdate(n *memberlist.Node) { g.observe(n) }
 
 // NotifyLeave implements memberlist.EventDelegate.
-func (g *discovery) NotifyLeave(*memberlist.Node) { g.d.wake.fire() }
+func (g *discovery) NotifyLeave(n *memberlist.Node) {
+	g.mu.Lock()
+	delete(g.alive, n.Name)
+	g.mu.Unlock()
+	g.d.wake.fire()
+}
 
 // NotifyAlive implements memberlist.AliveDelegate: nodes of other clusters are
 // not listened to.

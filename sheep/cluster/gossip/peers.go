@@ -29,7 +29,7 @@ func (d *Driver) peers(ctx context.Context) ([]cluster.Peer, error) {
 	for _, s := range servers {
 		ids = append(ids, string(s.ID))
 	}
-	suspects := d.discovery.suspects(ids)
+	missing := d.discovery.missing(ids)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var peers []cluster.Peer
@@ -37,7 +37,7 @@ func (d *Driver) peers(ctx context.Context) ([]cluster.Peer, error) {
 		p := cluster.Peer{
 			ID: string(s.ID), Addr: string(s.Address),
 			Voter: s.Suffrage == raft.Voter, Leader: string(s.ID) == d.data.id,
-			Suspect: suspects[string(s.ID)],
+			Suspect: missing[string(s.ID)],
 		}
 		for _, m := range members {
 			if m.id != p.ID {
