@@ -90,10 +90,16 @@ func (s scrubbed) Background(ctx context.Context, fn func() error) error {
 	return s.n.replica.Background(ctx, fn)
 }
 
-// Policy knows attributes to belong to names, not to VDIs.
+// Policy knows attributes to belong to names, not to VDIs. What is left of a VDI
+// that nobody knows any more is not compared: there is no telling who should have
+// it.
 func (s scrubbed) Policy(id sheep.ObjectID) (sheep.Policy, uint32) {
-	if v, ok := s.n.cluster.VDI(id.VDI()); ok && id.Kind() != sheep.KindAttr {
-		return v.Policy, id.Size(v.BlockShift)
+	v, ok := s.n.cluster.VDI(id.VDI())
+	switch {
+	case id.Kind() == sheep.KindAttr:
+		return s.n.defaultPolicy(), id.Size(s.n.cluster.View().Settings.BlockShift)
+	case !ok:
+		return sheep.Replicated(1), 0
 	}
-	return s.n.defaultPolicy(), id.Size(s.n.cluster.View().Settings.BlockShift)
+	return v.Policy, id.Size(v.BlockShift)
 }
