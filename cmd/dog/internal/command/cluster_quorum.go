@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -17,16 +16,24 @@ type lostMajority struct {
 	kept, gone []sheep.Node // that answered, and that did not
 }
 
-// lostMajority returns what is left of a cluster that has lost the majority of
+// lostMajority returns what is left of the cluster if it has lost the majority of
 // its voters, or nil if it has not, or needs none.
 func (s *session) lostMajority(ctx context.Context) *lostMajority {
 	peers, err := s.Members(ctx)
-	if err != nil || slices.ContainsFunc(peers, func(p proto.PeerState) bool { return p.Bits&proto.PeerLeader != 0 }) {
+	if err != nil {
 		return nil
 	}
+	return judgeMajority(peers)
+}
+
+// judgeMajority does so with what a node knows of its peers.
+func judgeMajority(peers []proto.PeerState) *lostMajority {
 	lost := &lostMajority{}
 	voters, present := 0, 0
 	for _, p := range peers {
+		if p.Bits&proto.PeerLeader != 0 {
+			return nil
+		}
 		vote := int(p.Bits & proto.PeerVoter / proto.PeerVoter)
 		voters += vote
 		if p.Bits&proto.PeerSuspect != 0 {
