@@ -145,7 +145,11 @@ func virtualSize(ctx context.Context, c *remote.Cluster) (sum uint64) {
 // spaceOf returns how full a node is.
 func spaceOf(ctx context.Context, c *remote.Cluster, n sheep.Node) (listing.Space, error) {
 	size, free, err := c.Space(ctx, n)
-	return listing.SpaceOf(size, free), err
+	s := listing.SpaceOf(size, free)
+	if room, err := c.Room(ctx, remote.Address(n)); err == nil {
+		s.Full = room.Full()
+	}
+	return s, err
 }
 
 func oneNodeInfo(ctx context.Context, c *remote.Cluster, i int, n sheep.Node) (string, error) {

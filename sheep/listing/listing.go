@@ -41,6 +41,7 @@ func Node(number int, n sheep.Node) string {
 // A Space is how full something is, in bytes.
 type Space struct {
 	Size, Used, Free uint64
+	Full             string // near full, or full, if it is
 }
 
 // SpaceOf returns the space of a node with size bytes, of which free are free.
@@ -53,7 +54,13 @@ func (s Space) columns() string {
 }
 
 // NodeSpace is the line of the node with the number.
-func NodeSpace(number int, s Space) string { return fmt.Sprintf("%2d\t%s\n", number, s.columns()) }
+func NodeSpace(number int, s Space) string {
+	line := fmt.Sprintf("%2d\t%s", number, s.columns())
+	if s.Full != "" {
+		line += "\t" + s.Full
+	}
+	return line + "\n"
+}
 
 // TotalSpace is what follows the lines of the nodes. Virtual is the sum of the
 // sizes of the working VDIs.

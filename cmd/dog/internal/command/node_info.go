@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/listing"
@@ -24,7 +23,7 @@ type spaceRow struct {
 }
 
 func (r spaceRow) space() listing.Space {
-	return listing.Space{Size: r.Size, Used: r.Used, Free: r.Free}
+	return listing.Space{Size: r.Size, Used: r.Used, Free: r.Free, Full: r.Full}
 }
 
 // nodeInfo shows how full the nodes are.
@@ -82,11 +81,7 @@ func (s *session) printSpace(rows []spaceRow, total spaceRow, virtual uint64) {
 		return
 	}
 	for _, r := range rows {
-		line := listing.NodeSpace(r.ID, r.space())
-		if r.Full != "" {
-			line = strings.TrimSuffix(line, "\n") + "\t" + r.Full + "\n"
-		}
-		s.print("%s", line)
+		s.print("%s", listing.NodeSpace(r.ID, r.space()))
 	}
 	s.print("%s", listing.TotalSpace(total.space(), virtual))
 }
