@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,12 +105,40 @@ func TestStorm(t *testing.T) {
 	begin := time.Now()
 	for _, f := range faults {
 		time.Sleep(time.Until(begin.Add(f.at))) // the moment of the fault
-		failed(t, s.clients)
+		s.autopsy(t)
 		t.Logf("%6.2fs %s %s", time.Since(begin).Seconds(), s.progress(), f.what)
 		f.do(t)
 	}
 	s.check(t)
 	leaks(t, s)
+}
+
+// autopsy ends the test if a client has ended. Before that it brings all machines
+// back, and tells whether what he complains about is still so.
+func (s *storm) autopsy(t *testing.T) {
+	t.Helper()
+	for _, cl := range s.clients {
+		select {
+		case err := <-cl.done:
+			t.Errorf("%s: %v", cl.name, err)
+		default:
+		}
+	}
+	if !t.Failed() {
+		return
+	}
+	s.Heal()
+	for i, n := range s.Nodes {
+		s.SetWeather(i, harness.Weather{})
+		if !n.Alive() {
+			n.Start()
+		} else if err := n.Signal(syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Logf("whole again after %v", s.WaitRecovered().Round(time.Millisecond))
+	verifyHosts(t, s.Hosts, s.clients)
+	t.FailNow()
 }
 
 // stormLength returns how long to let it storm: SHEEP_TEST_STORM, or a minute.

@@ -61,7 +61,9 @@ type block struct {
 	top     uint64 // highest version that may be seen
 	acked   uint64
 	durable uint64
-	doubt   bool // a flush failed: down to durable may be seen
+	doubt   bool      // a flush failed: down to durable may be seen
+	when    time.Time // of the last acknowledgement
+	synced  time.Time // of the last flush that covers it
 	busy    bool
 }
 
@@ -182,9 +184,9 @@ func (l *Load) write(ctx context.Context, dev Device, i int64, buf []byte) error
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := &l.blocks[i]
-	b.acked, b.doubt = v, false
+	b.acked, b.doubt, b.when = v, false, time.Now()
 	if l.cfg.FlushEvery == 0 {
-		b.durable = v
+		b.durable, b.synced = v, b.when
 		return nil
 	}
 	l.unflushed[i] = v
@@ -232,7 +234,7 @@ func (l *Load) flush(ctx context.Context, dev Device) error {
 	switch {
 	case err == nil:
 		for i, v := range covered {
-			l.blocks[i].durable = max(l.blocks[i].durable, v)
+			l.blocks[i].durable, l.blocks[i].synced = max(l.blocks[i].durable, v), time.Now()
 		}
 	case ctx.Err() != nil:
 		return fmt.Errorf("flush: %w", err)

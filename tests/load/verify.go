@@ -60,6 +60,9 @@ func (l *Load) version(i int64, p []byte) (uint64, error) {
 	return v, nil
 }
 
+// clock is the form in which daemons log the time, and more of it.
+const clock = "15:04:05.000"
+
 // judge returns the version in p, and an error unless it is one that may be
 // seen. After a loss of power that reaches down to what was durable.
 func (l *Load) judge(i int64, p []byte, lost bool) (uint64, error) {
@@ -73,7 +76,8 @@ func (l *Load) judge(i int64, p []byte, lost bool) (uint64, error) {
 		low = b.durable
 	}
 	if v < low || v > b.top {
-		return 0, fmt.Errorf("block %d: version %d, want %d to %d (acknowledged %d, durable %d)", i, v, low, b.top, b.acked, b.durable)
+		return 0, fmt.Errorf("block %d: version %d, want %d to %d (acknowledged %d at %s, durable %d since %s)",
+			i, v, low, b.top, b.acked, b.when.Format(clock), b.durable, b.synced.Format(clock))
 	}
 	return v, nil
 }
