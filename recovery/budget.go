@@ -13,14 +13,17 @@ type Throttle struct {
 	Rate     uint64
 }
 
-// A budget spreads the work of the background pass over time. The zero budget is
-// unlimited.
+// A budget spreads the work of the background pass over time. Objects are claimed
+// one after the other, each with the bytes that it may take; what it turns out not
+// to take is given back. The zero budget is unlimited.
 type budget struct {
 	mu       sync.Mutex
 	throttle Throttle
-	next     time.Time     // guarded by mu; when the last object was due
-	paid     time.Time     // guarded by mu; until then what was fetched lasts
-	changed  chan struct{} // guarded by mu; closed when throttle changes; nil if nobody waits
+	next     time.Time     // guarded by mu; when the last claim is due by the number of objects
+	start    time.Time     // guarded by mu; when it is due by bytes
+	paid     time.Time     // guarded by mu; until then what was claimed lasts
+	reset    chan struct{} // guarded by mu; closed when throttle changes; nil if nobody waits
+	refunded chan struct{} // guarded by mu; closed when bytes are given back; likewise
 }
 
 func (b *budget) get() Throttle {
@@ -33,45 +36,69 @@ func (b *budget) set(t Throttle) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.throttle = t
-	b.next, b.paid = time.Time{}, time.Time{}
-	if b.changed != nil {
-		close(b.changed)
-		b.changed = nil
-	}
+	b.next, b.start, b.paid = time.Time{}, time.Time{}, time.Time{}
+	fire(&b.reset)
 }
 
-// spend takes note that n bytes were fetched.
-func (b *budget) spend(n uint64) {
+// refund gives back n bytes that were claimed.
+func (b *budget) refund(n uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.throttle.Rate == 0 || n == 0 {
 		return
 	}
-	if now := time.Now(); b.paid.Before(now) {
-		b.paid = now
-	}
-	b.paid = b.paid.Add(time.Duration(float64(n) / float64(b.throttle.Rate) * float64(time.Second)))
+	d := b.throttle.lasts(n)
+	b.start, b.paid = b.start.Add(-d), b.paid.Add(-d)
+	fire(&b.refunded)
 }
 
-// due returns how long it is until the next object may be begun, and what is
-// closed if that changes. With claim the next object is another than before.
-func (b *budget) due(claim bool) (time.Duration, <-chan struct{}) {
+// claim asks for an object that may take n bytes.
+func (b *budget) claim(n uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.changed == nil {
-		b.changed = make(chan struct{})
-	}
-	now := time.Now()
-	if t := b.throttle; claim && t.Max > 0 && t.Interval > 0 {
+	now, t := time.Now(), b.throttle
+	if t.Max > 0 && t.Interval > 0 {
 		gap := t.Interval / time.Duration(t.Max)
 		if now.Sub(b.next) > gap {
 			b.next = now
 		}
 		b.next = b.next.Add(gap)
 	}
-	at := b.next
-	if b.paid.After(at) {
-		at = b.paid
+	if t.Rate > 0 {
+		if b.paid.Before(now) {
+			b.paid = now
+		}
+		b.start = b.paid
+		b.paid = b.paid.Add(t.lasts(n))
 	}
-	return at.Sub(now), b.changed
+}
+
+// due returns how long it is until what was claimed last may be begun, and two
+// channels: one is closed when that has to be claimed anew, the other when it is
+// due earlier.
+func (b *budget) due() (left time.Duration, reset, refunded <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, ch := range []*chan struct{}{&b.reset, &b.refunded} {
+		if *ch == nil {
+			*ch = make(chan struct{})
+		}
+	}
+	at := b.next
+	if b.start.After(at) {
+		at = b.start
+	}
+	return time.Until(at), b.reset, b.refunded
+}
+
+// lasts returns how long n bytes last at the throttle's rate.
+func (t Throttle) lasts(n uint64) time.Duration {
+	return time.Duration(float64(n) / float64(t.Rate) * float64(time.Second))
+}
+
+func fire(ch *chan struct{}) {
+	if *ch != nil {
+		close(*ch)
+		*ch = nil
+	}
 }

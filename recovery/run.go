@@ -226,9 +226,10 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 	for range r.workers {
 		wg.Go(func() {
 			for id := range work {
+				size := uint64(r.ref(id, 0).Size)
 				err := r.replica.Background(ctx, func() error {
 					n, err := r.verify(store.Unhurried(ctx), id, view)
-					r.budget.spend(n)
+					r.budget.refund(size - min(n, size))
 					return err
 				})
 				mu.Lock()
@@ -236,7 +237,7 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 					first = err
 				}
 				mu.Unlock()
-				r.progress.step(err == nil, r.ref(id, 0).Size)
+				r.progress.step(err == nil, uint32(size))
 			}
 		})
 	}
@@ -250,7 +251,7 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 // epoch is over.
 func (r *Recoverer) feed(ctx context.Context, view *cluster.View, ids []sheep.ObjectID, work chan<- sheep.ObjectID) error {
 	for i, id := range ids {
-		if err := r.await(ctx, view); err != nil {
+		if err := r.await(ctx, view, id); err != nil {
 			return fmt.Errorf("interrupted after %d of %d objects: %w", i, len(ids), err)
 		}
 		select {
@@ -262,24 +263,28 @@ func (r *Recoverer) feed(ctx context.Context, view *cluster.View, ids []sheep.Ob
 	return nil
 }
 
-// await returns nil when the budget has room for another object, an error when
-// what is to be done has changed.
-func (r *Recoverer) await(ctx context.Context, view *cluster.View) error {
+// await returns nil when the budget has room for the object, an error when what is
+// to be done has changed.
+func (r *Recoverer) await(ctx context.Context, view *cluster.View, id sheep.ObjectID) error {
 	for claim := true; ; {
 		now, changed := r.current()
 		if now.Epoch != view.Epoch || now.RecoveryDisabled || !slices.Equal(now.Absences, view.Absences) {
 			return sheep.ErrAgain
 		}
-		delay, reset := r.budget.due(claim)
+		if claim {
+			r.budget.claim(uint64(r.ref(id, 0).Size))
+			claim = false
+		}
+		delay, reset, refunded := r.budget.due()
 		if delay <= 0 {
 			return nil
 		}
 		timer := time.NewTimer(delay)
-		claim = false
 		select {
 		case <-timer.C:
 		case <-reset:
 			claim = true
+		case <-refunded:
 		case <-changed:
 		case <-ctx.Done():
 			timer.Stop()
