@@ -249,7 +249,7 @@ func TestObjectsAreCreatedWrittenReadAndRemoved(t *testing.T) {
 	ask(t, conn, obj(proto.OpDiscardObj, 0), nil, 0)
 	want(t, w, "discard 0000000500000000")
 	for _, err := range []error{sheep.ErrReadOnly, sheep.ErrNoSpace, sheep.ErrHalt, sheep.ErrStaleOwner} {
-		w.err = err
+		w.fail(err)
 		resp, _ = ask(t, conn, obj(proto.OpWriteObj, 0), []byte("x"), 0)
 		if want := proto.ResultOf(err).ForClient(); resp.Result != want {
 			t.Errorf("write that fails with %v: %v, want %v", err, resp.Result, want)
@@ -275,12 +275,12 @@ func TestDeferredWritesAreFlushedByRequestByReleaseAndWhenTheClientGoes(t *testi
 	ask(t, conn, release, []byte("name\x00"), 0)
 	want(t, w, written, "flush 5", "unlock 5 false")
 
-	w.err = sheep.ErrLostWrites
+	w.fail(sheep.ErrLostWrites)
 	if resp, _ := ask(t, conn, flush, nil, 0); resp.Result != proto.ResultIO {
 		t.Errorf("flush after a loss: %v, want %v", resp.Result, proto.ResultIO)
 	}
 	w.took()
-	w.err = sheep.ErrLostWrites
+	w.fail(sheep.ErrLostWrites)
 	conn.Close()
 	var took []string
 	eventually(t, func() bool { took = append(took, w.took()...); return len(took) == 2 })
@@ -422,7 +422,7 @@ func TestLocksFollowTheHeadOfAName(t *testing.T) {
 	}
 	want(t, w, `lookup "a" "" 0`, "lock 5 true", `lookup "a" "" 0`)
 
-	w.err = sheep.ErrNoVDI
+	w.fail(sheep.ErrNoVDI)
 	if resp, _ = ask(t, conn, lock, name, 0); resp.Result != proto.ResultNoVDI || resp.Body != ([28]byte{}) {
 		t.Errorf("lock of nothing: %+v", resp)
 	}

@@ -70,6 +70,13 @@ func (w *world) note(format string, args ...any) error {
 	return err
 }
 
+// fail makes the next call fail.
+func (w *world) fail(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.err = err
+}
+
 func (w *world) setLease(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

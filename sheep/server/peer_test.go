@@ -104,7 +104,7 @@ func TestRequestsOfPeersReachTheReplica(t *testing.T) {
 		sheep.ErrStaleOwner:                         proto.ResultStaleOwner,
 		sheep.ErrNoSpace:                            proto.ResultNoSpace,
 	} {
-		w.err = err
+		w.fail(err)
 		resp, _ := ask(t, conn, proto.Header{Op: proto.OpPeerWrite, Epoch: 3, Body: with(0, 0)}, []byte("x"), 0)
 		if resp.Result != result {
 			t.Errorf("write that fails with %v: %v, want %v", err, resp.Result, result)
@@ -180,7 +180,7 @@ func TestWhatGatewaysForwardReachesTheOwner(t *testing.T) {
 			}
 		})
 	}
-	w.err = &sheep.NotOwnerError{VDI: 5, Owner: self}
+	w.fail(&sheep.NotOwnerError{VDI: 5, Owner: self})
 	resp, _ := ask(t, conn, proto.Header{Op: proto.OpOwnerRead, Body: body(5<<32, 0)}, nil, 2)
 	if got := proto.DecodeNotOwnerReply(resp.Body); resp.Result != proto.ResultNotOwner || got.Owner != self.Addr || got.VDI != 5 {
 		t.Errorf("answer of a gateway that is not the owner: %v, %+v", resp.Result, got)
