@@ -53,7 +53,7 @@ func (a autopilot) next() (change, bool) {
 		return change{}, false // no majority would agree to it
 	}
 	for _, s := range absent {
-		if string(s.ID) != a.self && (len(ready) > 0 || a.absent[string(s.ID)] >= a.timeout) {
+		if string(s.ID) != a.self && !a.joining[string(s.ID)] && (len(ready) > 0 || a.absent[string(s.ID)] >= a.timeout) {
 			return change{"remove", s.ID}, true
 		}
 	}

@@ -26,8 +26,32 @@ func (d *Driver) join(ctx context.Context, hello []byte) {
 	if err == nil {
 		err = d.logJoin(ctx, hello)
 	}
+	if err == nil {
+		go d.stayServer(ctx)
+	}
 	if err != nil && ctx.Err() == nil {
 		d.fail(fmt.Errorf("join the cluster: %w", err))
+	}
+}
+
+// stayServer asks again to be a server until the join is delivered: the leader may
+// have removed this one as absent between its answer and the join.
+func (d *Driver) stayServer(ctx context.Context) {
+	for {
+		select {
+		case <-d.stopped:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(d.cfg.Lease):
+		}
+		d.mu.Lock()
+		delivered := slices.ContainsFunc(d.state.members, func(m member) bool { return m.inc == d.inc })
+		d.mu.Unlock()
+		if delivered {
+			return
+		}
+		d.addSelf(ctx)
 	}
 }
 

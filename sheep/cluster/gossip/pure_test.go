@@ -58,6 +58,7 @@ func TestAutopilot(t *testing.T) {
 		{"who is about to join is let be", "a b-", "a", 0, "b", ""},
 		{"a follower that left goes", "a b-", "a", 0, "", "remove b"},
 		{"an absent voter makes room for a follower", "a b c d-", "a c d", 0, "", "remove b"},
+		{"an absent voter that is about to join again is let be", "a b c d-", "a c d", 0, "b", ""},
 		{"its successor votes then", "a c d-", "a c d", 0, "", "promote d"},
 		{"without a follower it stays", "a b c", "a c", time.Second, "", ""},
 		{"but not for ever", "a b c", "a c", time.Hour, "", "remove b"},
