@@ -61,9 +61,16 @@ func (g *Gateway) Ownership(vdi sheep.VDIID, old, now cluster.Ownership) {
 	}
 }
 
-// raiseDoubt has the next client that flushes be told that writes were lost.
-func (g *Gateway) raiseDoubt(ctx context.Context, d *disk) {
-	if err := g.cluster.RaiseDoubt(ctx, d.id); err != nil && ctx.Err() == nil {
+// unheard has the next client that flushes be told, through whichever gateway, that
+// writes were lost, if lost says so: it is the error of a flush that no client waits
+// for. Until the log has that, flushes here go on to fail.
+func (g *Gateway) unheard(ctx context.Context, d *disk, lost error) {
+	if !errors.Is(lost, sheep.ErrLostWrites) {
+		return
+	}
+	if err := g.cluster.RaiseDoubt(ctx, d.id); err == nil {
+		sheep.Told(lost)
+	} else if ctx.Err() == nil {
 		g.log.Error("cannot tell the cluster that writes were lost", "vdi", d.id, "err", err)
 	}
 }
@@ -109,7 +116,7 @@ func (g *Gateway) secure(ctx context.Context, d *disk) {
 	switch {
 	case errors.Is(err, sheep.ErrLostWrites):
 		g.log.Error("writes were lost with nodes that have left", "vdi", d.id, "err", err)
-		g.raiseDoubt(ctx, d)
+		g.unheard(ctx, d, err)
 	case err != nil && ctx.Err() == nil:
 		g.log.Warn("cannot flush a VDI after a node has left", "vdi", d.id, "err", err)
 	}
@@ -127,9 +134,7 @@ func (g *Gateway) disown(ctx context.Context, d *disk, own cluster.Ownership) er
 		}
 	}
 	err := g.below.Flush(ctx, d.id)
-	if errors.Is(err, sheep.ErrLostWrites) {
-		g.raiseDoubt(ctx, d)
-	}
+	g.unheard(ctx, d, err)
 	if err == nil && free {
 		err = g.cluster.Disown(ctx, d.id, own.Generation)
 	}
@@ -155,7 +160,7 @@ func (g *Gateway) drain(ctx context.Context, d *disk, mine sheep.Generation) {
 	}
 	if err := g.below.Flush(ctx, d.id); err != nil {
 		g.log.Error("cannot flush a VDI that is handed over", "vdi", d.id, "err", err)
-		g.raiseDoubt(ctx, d)
+		g.unheard(ctx, d, err)
 	}
 	if err := g.cluster.Drained(ctx, d.id, mine); err != nil && ctx.Err() == nil {
 		g.log.Error("cannot tell the cluster that a VDI is drained", "vdi", d.id, "err", err)

@@ -313,21 +313,40 @@ func (g *Gateway) copyOnWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write
 	return g.below.Write(ctx, ref, &merged)
 }
 
-// flush flushes a VDI that this gateway owns or nobody does.
+// flush flushes a VDI that this gateway owns or nobody does. What the log doubts is
+// settled when the client has been told.
 func (g *Gateway) flush(ctx context.Context, d *disk) error {
 	doubt := g.cluster.DoubtAbout(d.id)
 	err := g.below.Flush(ctx, d.id)
-	if doubt.Since == 0 || err != nil && !errors.Is(err, sheep.ErrLostWrites) {
+	if err != nil && !errors.Is(err, sheep.ErrLostWrites) {
 		return err
 	}
-	if doubt.Blind {
-		err = fmt.Errorf("flush VDI %v: all nodes that held some deferred writes may be gone: %w", d.id, sheep.ErrLostWrites)
+	blind := func(forget func()) error {
+		return &sheep.LostWritesError{VDI: d.id, Why: "all nodes that held some deferred writes may be gone", Forget: forget}
 	}
-	g.later(func(ctx context.Context) { // not before the answer: to tell twice is better than not at all
-		if err := g.cluster.SettleDoubt(ctx, d.id, doubt); err != nil && ctx.Err() == nil {
-			g.log.Error("cannot tell the cluster that a client knows of lost writes", "vdi", d.id, "err", err)
+	if doubt.Since == 0 {
+		if err == nil && g.cluster.DoubtAbout(d.id).Blind {
+			return blind(func() {}) // of losses that were found meanwhile; it may be about later writes, too
 		}
-	})
+		return err
+	}
+	settle := func() {
+		g.later(func(ctx context.Context) { // not before the answer: to tell twice is better than not at all
+			if err := g.cluster.SettleDoubt(ctx, d.id, doubt); err != nil && ctx.Err() == nil {
+				g.log.Error("cannot tell the cluster that a client knows of lost writes", "vdi", d.id, "err", err)
+			}
+		})
+	}
+	lost, ok := errors.AsType[*sheep.LostWritesError](err)
+	switch {
+	case ok:
+		forget := lost.Forget
+		lost.Forget = func() { forget(); settle() }
+	case doubt.Blind:
+		err = blind(settle)
+	default:
+		settle() // the owner knows that nothing was lost
+	}
 	return err
 }
 

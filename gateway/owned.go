@@ -40,9 +40,13 @@ func (o Owned) Remove(ctx context.Context, ref sheep.Ref) error {
 	})
 }
 
-// Flush is Gateway.Flush at the owner.
+// Flush is Gateway.Flush at the owner. Its answer may not reach the client.
 func (o Owned) Flush(ctx context.Context, vdi sheep.VDIID) error {
-	return o.serve(ctx, vdi, func(d *disk, _ sheep.Generation) error { return o.g.flush(ctx, d) })
+	return o.serve(ctx, vdi, func(d *disk, _ sheep.Generation) error {
+		err := o.g.flush(ctx, d)
+		o.g.unheard(ctx, d, err)
+		return err
+	})
 }
 
 func (o Owned) serve(ctx context.Context, vdi sheep.VDIID, fn func(*disk, sheep.Generation) error) error {

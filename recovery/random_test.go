@@ -139,6 +139,7 @@ func work(t *testing.T, l *life, h *history, rng *rand.Rand, mine []int, stop <-
 func flush(t *testing.T, l *life, h *history) {
 	before := h.copy()
 	err := l.fan.Flush(l.ctx, disk.ID)
+	sheep.Told(err)
 	if err != nil && !errors.Is(err, sheep.ErrLostWrites) {
 		t.Errorf("flush: %v", err)
 		return

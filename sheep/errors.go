@@ -49,6 +49,29 @@ func (e *StaleEpochError) Error() string {
 	return fmt.Sprintf("request has epoch %d, this node is at %d", e.Sent, e.Current)
 }
 
+// A LostWritesError says that deferred writes to a VDI were lost. It matches
+// ErrLostWrites. Flushes fail because of them until Told has been called.
+type LostWritesError struct {
+	VDI    VDIID
+	Why    string
+	Forget func() // is called by Told
+}
+
+func (e *LostWritesError) Error() string {
+	return fmt.Sprintf("flush VDI %v: %s: %v", e.VDI, e.Why, ErrLostWrites)
+}
+
+// Is reports whether target is ErrLostWrites.
+func (e *LostWritesError) Is(target error) bool { return target == ErrLostWrites }
+
+// Told takes note that a client gets the error of its flush, or that somebody
+// else sees to it that one will: what it says was lost is not told of again.
+func Told(err error) {
+	if e, ok := errors.AsType[*LostWritesError](err); ok {
+		e.Forget()
+	}
+}
+
 // A NotOwnerError says that another gateway owns the VDI. It matches ErrNotOwner.
 type NotOwnerError struct {
 	VDI   VDIID

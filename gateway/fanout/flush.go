@@ -19,7 +19,7 @@ import (
 // started again, may have taken what it had not synced with it. Each such write
 // was answered by all copies of its epoch; as long as one of them is still the
 // same incarnation it has the write, and has it durably when Flush returns nil.
-// If none is, Flush fails with ErrLostWrites, once: the client has been told.
+// If none is, Flush fails with a *sheep.LostWritesError, until sheep.Told has it.
 // Of flushes at the same time each speaks for all writes that were answered
 // before it began.
 func (f *Fanout) Flush(ctx context.Context, vdi sheep.VDIID) error {
@@ -30,8 +30,12 @@ func (f *Fanout) Flush(ctx context.Context, vdi sheep.VDIID) error {
 		}
 		return check(answered, v, vdi)
 	})
-	if err == nil || errors.Is(err, sheep.ErrLostWrites) {
-		f.deferred.settle(vdi, mark)
+	forget := func() { f.deferred.settle(vdi, mark) }
+	if err == nil {
+		forget()
+	}
+	if lost, ok := errors.AsType[*sheep.LostWritesError](err); ok {
+		lost.Forget = forget
 	}
 	return err
 }
@@ -110,8 +114,8 @@ func (d *deferred) settle(vdi sheep.VDIID, mark uint64) {
 	}
 }
 
-// check returns ErrLostWrites if the writes of one of the sets have lost all
-// their holders.
+// check returns a *sheep.LostWritesError if the writes of one of the sets have
+// lost all their holders.
 func check(sets []string, v *nodes, vdi sheep.VDIID) error {
 	alive := make(map[sheep.Incarnation]bool, len(v.Members))
 	for _, m := range v.Members {
@@ -119,8 +123,8 @@ func check(sets []string, v *nodes, vdi sheep.VDIID) error {
 	}
 	for _, set := range sets {
 		if !anyAlive(alive, []byte(set)) {
-			return fmt.Errorf("flush VDI %v in epoch %d: all %d nodes that held some deferred writes are gone: %w",
-				vdi, v.Epoch, len(set)/8, sheep.ErrLostWrites)
+			why := fmt.Sprintf("all %d nodes that held some deferred writes are gone in epoch %d", len(set)/8, v.Epoch)
+			return &sheep.LostWritesError{VDI: vdi, Why: why}
 		}
 	}
 	return nil

@@ -22,9 +22,11 @@ func deferredWrite(t *testing.T, f *fleet) {
 func wantFlushes(t *testing.T, f *fleet, want ...error) {
 	t.Helper()
 	for i, want := range want {
-		if err := f.Fanout.Flush(t.Context(), vid); !errors.Is(err, want) {
+		err := f.Fanout.Flush(t.Context(), vid)
+		if !errors.Is(err, want) {
 			t.Errorf("flush %d: got %v, want %v", i+1, err, want)
 		}
+		sheep.Told(err)
 	}
 }
 
@@ -138,7 +140,7 @@ func TestFlushesAtTheSameTimeAllTell(t *testing.T) {
 		close(hold)
 		first.wantEnd(t, sheep.ErrLostWrites)
 		second.wantEnd(t, sheep.ErrLostWrites)
-		wantFlushes(t, f, nil)
+		wantFlushes(t, f, sheep.ErrLostWrites, nil) // nobody has told a client so far
 	})
 }
 

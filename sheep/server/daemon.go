@@ -147,7 +147,11 @@ func (d *Daemon) Closed(ctx context.Context, s *Session) {
 	for _, vdi := range s.Unflushed() {
 		err := d.Guard.Flush(ctx, vdi)
 		if errors.Is(err, sheep.ErrLostWrites) { // it may come back on another connection
-			err = errors.Join(err, d.Cluster.RaiseDoubt(ctx, vdi))
+			if raised := d.Cluster.RaiseDoubt(ctx, vdi); raised == nil {
+				sheep.Told(err)
+			} else {
+				err = errors.Join(err, raised)
+			}
 		}
 		if err != nil {
 			d.Log.Warn("flush after the client has gone", "vdi", vdi, "err", err)

@@ -115,12 +115,14 @@ func (d *Daemon) flushVDI(r *Request) {
 	d.finish(r, d.flush(r.Ctx, r.Session, vdi))
 }
 
-// flush makes what was written to vdi durable, by whomever.
+// flush makes what was written to vdi durable, by whomever. Its error is for the
+// client.
 func (d *Daemon) flush(ctx context.Context, s *Session, vdi sheep.VDIID) error {
 	s.Flushing(vdi)
 	err := d.Guard.Flush(ctx, vdi)
 	if err != nil {
 		s.Deferred(vdi)
+		sheep.Told(err)
 	}
 	return err
 }
