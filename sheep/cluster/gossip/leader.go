@@ -195,6 +195,7 @@ func (l *leadership) contact(inc sheep.Incarnation, id, from string) bool {
 	l.lastContact[inc], l.heard[inc] = boottime(), true
 	l.hosts[id] = hostOf(from)
 	delete(l.restarting, id)
+	delete(l.joining, id)
 	return true
 }
 
