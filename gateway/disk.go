@@ -167,13 +167,18 @@ func (g *Gateway) drain(ctx context.Context, d *disk, mine sheep.Generation) {
 	}
 }
 
-// admitWrite admits a request that needs the ownership. One of this node's own
-// clients takes it if it is free.
+// admitWrite admits a request that needs the ownership while its caller is there.
+// One of this node's own clients takes it if it is free. One that another gateway
+// forwards does not wait here, because only that one learns when its client goes.
 func (d *disk) admitWrite(ctx context.Context, g *Gateway, local bool) (admission, error) {
 	if a, ok := d.granted(ctx); ok {
 		return a, nil
 	}
+	caller := sheep.Caller(ctx)
 	for {
+		if caller.Err() != nil {
+			return admission{}, fmt.Errorf("write to VDI %v: %w", d.id, context.Cause(caller))
+		}
 		d.mu.Lock()
 		own, changed := d.own, d.changed
 		settled := !own.Draining && !own.Plan
@@ -185,16 +190,16 @@ func (d *disk) admitWrite(ctx context.Context, g *Gateway, local bool) (admissio
 		}
 		d.mu.Unlock()
 		switch {
-		case own.Owner == 0 && !local:
+		case own.Owner != 0 && own.Owner != g.self && settled:
+			return admission{remote: own.Node, changed: changed}, nil
+		case !local:
 			return admission{}, &sheep.NotOwnerError{VDI: d.id}
 		case own.Owner == 0:
-			if _, err := g.cluster.Own(ctx, d.id); err != nil {
+			if _, err := g.cluster.Own(caller, d.id); err != nil {
 				return admission{}, fmt.Errorf("take the ownership of VDI %v: %w", d.id, err)
 			}
-		case own.Owner != g.self && settled:
-			return admission{remote: own.Node, changed: changed}, nil
 		default:
-			if err := d.waitChange(ctx, changed); err != nil {
+			if err := d.waitChange(caller, changed); err != nil {
 				return admission{}, err
 			}
 		}

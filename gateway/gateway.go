@@ -11,9 +11,9 @@
 // are idle, or to the executor of a plan: the owner stops admitting, waits for
 // what is in flight, flushes and says so in the log.
 //
-// Requests run to their end even if the client that sent them has gone. The
-// context of a request must therefore end with the daemon, not with the
-// client's connection.
+// A change that has begun runs to its end even if the client that asked for it has
+// gone, so its context must end with the daemon and name the client's connection
+// with sheep.WithCaller. One that still waits for the owner ends with the client.
 package gateway
 
 import (
@@ -235,7 +235,7 @@ func (g *Gateway) forward(ctx context.Context, vdi sheep.VDIID, again func(error
 	if !again(err) {
 		return err
 	}
-	if err := d.waitChange(ctx, changed); err != nil {
+	if err := d.waitChange(sheep.Caller(ctx), changed); err != nil {
 		return err
 	}
 	return &sheep.NotOwnerError{VDI: vdi, Owner: own.Node}
@@ -263,7 +263,7 @@ func (g *Gateway) asOwner(ctx context.Context, vdi sheep.VDIID,
 		if err := remote(a.remote); !transient(err) {
 			return err
 		}
-		if err := d.waitChange(ctx, a.changed); err != nil {
+		if err := d.waitChange(sheep.Caller(ctx), a.changed); err != nil {
 			return err
 		}
 	}

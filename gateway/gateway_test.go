@@ -469,6 +469,76 @@ func TestAPlanWaitsForWhatIsInFlightAndHoldsTheRest(t *testing.T) {
 	})
 }
 
+// A client that loses its gateway sends what was not answered to another one, and
+// newer things after it.
+func TestAWriteThatWaitsEndsWithItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 1)
+		g, ref := c.gateways[0], testRef(0)
+		if err := g.Write(t.Context(), ref, &sheep.Write{Create: true, Data: []byte("old")}); err != nil {
+			t.Fatal(err)
+		}
+		c.set(0x7c2b25, func(_ cluster.Ownership, index sheep.Generation) (cluster.Ownership, bool) {
+			return cluster.Ownership{Owner: 1, Node: nodeOf(1), Generation: index, Draining: true, Plan: true}, true
+		})
+		client, leave := context.WithCancelCause(t.Context())
+		gone := errors.New("the client has gone")
+		done := make(chan error, 1)
+		go func() {
+			done <- g.Write(sheep.WithCaller(t.Context(), client), ref, &sheep.Write{Data: []byte("new")})
+		}()
+		synctest.Wait()
+		leave(gone)
+		if err := <-done; !errors.Is(err, gone) {
+			t.Errorf("got %v, want %v", err, gone)
+		}
+		c.set(0x7c2b25, func(cluster.Ownership, sheep.Generation) (cluster.Ownership, bool) { return cluster.Ownership{}, true })
+		synctest.Wait()
+		got := make([]byte, 3)
+		if err := g.Read(t.Context(), ref, got, 0); err != nil || string(got) != "old" {
+			t.Errorf("read %q, %v; want what was there before", got, err)
+		}
+	})
+}
+
+func TestAWriteThatHasBegunOutlivesItsClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 1)
+		g, ref := c.gateways[0], testRef(0)
+		if err := g.Write(t.Context(), ref, &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+		client, leave := context.WithCancel(t.Context())
+		c.store.Fail = func(op string, _ sheep.ObjectID) error {
+			if op == "write" {
+				leave()
+			}
+			return nil
+		}
+		if err := g.Write(sheep.WithCaller(t.Context(), client), ref, &sheep.Write{Data: []byte("new")}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAForwardedWriteDoesNotWaitAtTheOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCluster(t, 2)
+		if err := c.gateways[0].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+			t.Fatal(err)
+		}
+		c.set(0x7c2b25, func(old cluster.Ownership, _ sheep.Generation) (cluster.Ownership, bool) {
+			old.Draining, old.Plan = true, true
+			return old, true
+		})
+		begin := time.Now()
+		err := c.gateways[0].Owned(2).Write(t.Context(), testRef(0), &sheep.Write{Data: []byte("new")})
+		if !errors.Is(err, sheep.ErrNotOwner) || time.Since(begin) != 0 {
+			t.Errorf("got %v after %v, want %v at once", err, time.Since(begin), sheep.ErrNotOwner)
+		}
+	})
+}
+
 // Two gateways write counters to one object through hand-overs; every
 // acknowledged increment must be there at the end.
 func TestNoWriteIsLostAcrossHandOvers(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/wire"
 )
@@ -27,8 +28,10 @@ type conn struct {
 	r       *wire.Reader
 	session Session
 
-	reads     context.Context // of requests that only read; ends when the client has gone
+	reads     context.Context // of requests that only read; ends when no answer can be sent
 	stopReads context.CancelCauseFunc
+	lasting   context.Context // of those that change something; its caller ends when the client has gone
+	gone      context.CancelCauseFunc
 	stop      chan struct{} // closed when the server stops reading
 
 	corked bool // the reading goroutine's
@@ -49,6 +52,8 @@ func newConn(s *Server, nc net.Conn) *conn {
 	}
 	c.w = wire.NewWriter(nc, wire.WriterConfig{Patience: s.cfg.Patience, GiveUp: s.anyShort})
 	c.reads, c.stopReads = context.WithCancelCause(s.work)
+	client, gone := context.WithCancelCause(s.work)
+	c.lasting, c.gone = sheep.WithCaller(s.work, client), gone
 	return c
 }
 
@@ -60,6 +65,9 @@ func (c *conn) serve() {
 	c.r.Close()
 	c.uncork()
 
+	if !c.stopped() {
+		c.gone(errGone)
+	}
 	patience := time.Duration(0)
 	if errors.Is(err, io.EOF) || c.stopped() { // it may still read answers
 		patience = c.server.cfg.Patience
@@ -70,6 +78,7 @@ func (c *conn) serve() {
 		<-c.freed
 	}
 	c.stopReads(errGone)
+	c.gone(errGone)
 	c.w.Close(nil)
 	c.server.handler.Closed(c.server.work, &c.session)
 }
@@ -104,7 +113,7 @@ func (c *conn) request(r *Request) error {
 	payload := int(r.Header.Payload())
 	r.conn, r.plan, r.Session, r.Ctx = c, plan, &c.session, c.reads
 	if plan.Lasting {
-		r.Ctx = c.server.work
+		r.Ctx = c.lasting
 	}
 	r.cost = overhead
 	if plan.Result == proto.ResultSuccess {

@@ -15,7 +15,8 @@ type Request struct {
 	Data   []byte // the payload; ends with the request
 
 	// Ctx ends when nobody needs the answer any more. For requests that change
-	// something that is not when the client goes, but when the server gives up.
+	// something that is when the server gives up, and their sheep.Caller ends when
+	// the client has gone.
 	Ctx context.Context
 
 	// Session is what the server remembers of the connection.

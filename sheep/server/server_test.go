@@ -29,6 +29,7 @@ type handler struct {
 	active  atomic.Int64
 	most    atomic.Int64 // requests being served at once
 	closed  atomic.Int64
+	left    atomic.Int64 // callers of idLast that went
 
 	mu        sync.Mutex
 	cancelled []error
@@ -67,6 +68,10 @@ func (t *handler) Serve(r *server.Request) {
 	}
 	switch kind(&r.Header) {
 	case idBlock, idLast:
+		if kind(&r.Header) == idLast {
+			stop := context.AfterFunc(sheep.Caller(r.Ctx), func() { t.left.Add(1) })
+			defer stop()
+		}
 		select {
 		case <-t.release:
 		case <-r.Ctx.Done():
@@ -450,6 +455,10 @@ func TestWhenTheClientGoesOnlyReadsAreGivenUp(t *testing.T) {
 		send(conn, read(idBlock, 1, 10), read(idLast, 2, 10))
 		synctest.Wait()
 		conn.Close()
+		synctest.Wait()
+		if h.left.Load() != 1 {
+			t.Error("the lasting request does not know that its client has gone")
+		}
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if got := h.active.Load(); got != 1 {

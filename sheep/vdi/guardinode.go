@@ -145,7 +145,7 @@ func (g *Guard) writeSlots(ctx context.Context, v sheep.VDI, ref sheep.Ref, firs
 	// The write is done. Releasing here and not above means that the owner of
 	// the inode never waits for that of a ledger.
 	for _, d := range drops {
-		if err := g.release(ctx, d); err != nil {
+		if err := g.release(sheep.Begun(ctx), d); err != nil {
 			g.cfg.Log.Warn("a released object was not counted, it may leak", "oid", d.id(), "vdi", v.ID, "err", err)
 		}
 	}
