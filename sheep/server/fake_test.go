@@ -35,12 +35,15 @@ type world struct {
 
 var self = sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7000"), VNodes: 128, Zone: 1, Space: 1 << 30}
 
+// other is a gateway.
+var other = sheep.Node{Addr: netip.MustParseAddrPort("127.0.0.1:7001")}
+
 func newWorld() *world {
 	return &world{
 		Memory: sheeptest.NewMemory(),
 		view: &cluster.View{
 			Status: cluster.OK, Epoch: 3, EpochTime: time.Unix(1000, 0), Nodes: []sheep.Node{self},
-			Members:  []cluster.Member{{Node: self, Incarnation: 9}},
+			Members:  []cluster.Member{{Node: self, Incarnation: 9}, {Node: other, Incarnation: 42}},
 			Settings: cluster.Settings{Ctime: 77, Copies: 2, BlockShift: 22, Flags: cluster.FlagLocks, Store: "plain"},
 		},
 		vdis: []sheep.VDI{{ID: 5, Name: "a", Policy: sheep.Replicated(2), BlockShift: 22}},

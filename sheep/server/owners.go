@@ -13,9 +13,9 @@ import (
 // ownerServe answers a request of another gateway with the outcome of fn.
 func (d *Daemon) ownerServe(r *Request, fn func(o Owner, b proto.PeerBody, ref sheep.Ref) error) {
 	b, ref, err := d.peerRef(r)
-	o := r.Session.peer.Load().owner
-	if err == nil && o == nil {
-		err = sheep.ErrNotOwner
+	var o Owner
+	if err == nil {
+		o, err = d.forwarded(r)
 	}
 	if err == nil {
 		err = fn(o, b, ref)
@@ -23,12 +23,26 @@ func (d *Daemon) ownerServe(r *Request, fn func(o Owner, b proto.PeerBody, ref s
 	d.peerReply(r, err)
 }
 
+// forwarded returns what serves a request that another gateway has forwarded. Of one
+// that is no member any more nothing is taken: its clients have gone elsewhere, and
+// what it sent before arrives late.
+func (d *Daemon) forwarded(r *Request) (Owner, error) {
+	p := r.Session.peer.Load()
+	if m, ok := d.Cluster.View().MemberAt(p.hello.Node); !ok || m.Incarnation != p.hello.Incarnation {
+		return nil, sheep.ErrWaitForJoin
+	}
+	if p.owner == nil {
+		return nil, sheep.ErrNotOwner
+	}
+	return p.owner, nil
+}
+
 // ownerRead serves OWNER_READ.
 func (d *Daemon) ownerRead(r *Request) {
 	b, ref, err := d.peerRef(r)
-	o := r.Session.peer.Load().owner
-	if err == nil && o == nil {
-		err = sheep.ErrNotOwner
+	var o Owner
+	if err == nil {
+		o, err = d.forwarded(r)
 	}
 	var p []byte
 	if err == nil {

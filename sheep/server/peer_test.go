@@ -7,6 +7,7 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
+	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/server"
 )
@@ -16,7 +17,7 @@ var serverConfig = server.Config{}
 // greet says hello as the sheep with incarnation 42.
 func greet(t *testing.T, conn *client.Conn) {
 	t.Helper()
-	hello := proto.Hello{Version: proto.PeerVersion, Incarnation: 42, Node: self}
+	hello := proto.Hello{Version: proto.PeerVersion, Incarnation: 42, Node: other}
 	resp, data := ask(t, conn, proto.Header{Op: proto.OpHello, Flags: proto.FlagPiggyback}, hello.Append(nil), proto.HelloSize)
 	theirs, err := proto.DecodeHello(data)
 	if err != nil || resp.Result != proto.ResultSuccess || theirs.Incarnation != 9 || theirs.Ctime != 77 {
@@ -138,6 +139,23 @@ func TestWhatPeersAreToldOfCopies(t *testing.T) {
 	if !bytes.Equal(data[:4], []byte{1, 2, 3, 0}) {
 		t.Errorf("digest %x", data)
 	}
+}
+
+func TestWhatAGatewayForwardedBeforeItLeftIsRefused(t *testing.T) {
+	w := newWorld()
+	conn := dialClient(t, w.start(t))
+	greet(t, conn)
+	view := *w.view
+	view.Members = []cluster.Member{view.Members[0], {Node: other, Incarnation: 43}} // it has started again
+	w.view = &view
+	body := proto.PeerBody{ID: 5 << 32, Len: 2, Size: 1 << 22, Copies: 2}.Body()
+	for op, data := range map[proto.Opcode][]byte{proto.OpOwnerWrite: []byte("ab"), proto.OpOwnerRead: nil} {
+		resp, _ := ask(t, conn, proto.Header{Op: op, Body: body}, data, 2)
+		if resp.Result != proto.ResultWaitForJoin {
+			t.Errorf("%v: result %v, want %v", op, resp.Result, proto.ResultWaitForJoin)
+		}
+	}
+	want(t, w)
 }
 
 func TestWhatGatewaysForwardReachesTheOwner(t *testing.T) {
