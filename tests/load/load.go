@@ -8,9 +8,11 @@
 // allow: what was acknowledged while the machines keep their power, and for a
 // client in write-back mode what was flushed when they lost it.
 //
-// A flush that fails says that acknowledged writes may be gone. The blocks
-// written since the flush before it are then in doubt until they are written
-// again, which is just what a guest's file system would have to assume.
+// A flush that fails says that acknowledged writes may be gone, and speaks of all
+// that were sent before its answer came. Their blocks are then in doubt until they
+// are written again, which is just what a guest's file system would have to assume.
+// Whoever reads between the loss and that answer may see it already: a read that
+// misses a write which is not flushed yet is an error if the next flush succeeds.
 package load
 
 import (
@@ -53,6 +55,7 @@ type Load struct {
 	unflushed  map[int64]uint64 // acknowledged since the last flush began
 	sinceFlush int
 	flushing   bool
+	failures   int // flushes that have failed so far
 }
 
 // A block is what is known of one block of the disk. Versions begin at 1.
@@ -62,6 +65,7 @@ type block struct {
 	acked   uint64
 	durable uint64
 	doubt   bool      // a flush failed: down to durable may be seen
+	missed  uint64    // acknowledged, and not seen by a read: the next flush must fail
 	when    time.Time // of the last acknowledgement
 	synced  time.Time // of the last flush that covers it
 	busy    bool
@@ -175,7 +179,7 @@ func (l *Load) timed(d time.Duration) {
 }
 
 func (l *Load) write(ctx context.Context, dev Device, i int64, buf []byte) error {
-	v := l.issue(i)
+	v, failures := l.issue(i)
 	Fill(buf, l.cfg.Seed, i, v)
 	if err := dev.WriteAt(ctx, buf, i*BlockSize); err != nil {
 		return fmt.Errorf("write version %d of block %d: %w", v, i, err)
@@ -184,24 +188,26 @@ func (l *Load) write(ctx context.Context, dev Device, i int64, buf []byte) error
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := &l.blocks[i]
-	b.acked, b.doubt, b.when = v, false, time.Now()
-	if l.cfg.FlushEvery == 0 {
+	b.acked, b.doubt, b.missed, b.when = v, failures != l.failures, 0, time.Now()
+	switch {
+	case l.cfg.FlushEvery == 0:
 		b.durable, b.synced = v, b.when
-		return nil
+	case !b.doubt:
+		l.unflushed[i] = v
+		l.sinceFlush++
 	}
-	l.unflushed[i] = v
-	l.sinceFlush++
 	return nil
 }
 
-// issue takes the next version of a block, which may be seen from now on.
-func (l *Load) issue(i int64) uint64 {
+// issue takes the next version of a block, which may be seen from now on, and
+// returns how many flushes have failed before.
+func (l *Load) issue(i int64) (version uint64, failures int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := &l.blocks[i]
 	b.next++
 	b.top = b.next
-	return b.next
+	return b.next, l.failures
 }
 
 func (l *Load) read(ctx context.Context, dev Device, i int64, buf []byte) error {
@@ -211,6 +217,11 @@ func (l *Load) read(ctx context.Context, dev Device, i int64, buf []byte) error 
 	l.reads.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	b := &l.blocks[i]
+	if v, err := l.version(i, buf); err == nil && !b.doubt && v >= b.durable && v < b.acked {
+		b.missed = b.acked
+		return nil
+	}
 	_, err := l.judge(i, buf, false)
 	return err
 }
@@ -234,17 +245,22 @@ func (l *Load) flush(ctx context.Context, dev Device) error {
 	switch {
 	case err == nil:
 		for i, v := range covered {
-			l.blocks[i].durable, l.blocks[i].synced = max(l.blocks[i].durable, v), time.Now()
+			b := &l.blocks[i]
+			if b.missed != 0 && b.missed <= v {
+				return fmt.Errorf("flush: version %d of block %d is gone, and it says nothing of that", b.missed, i)
+			}
+			b.durable, b.synced = max(b.durable, v), time.Now()
 		}
 	case ctx.Err() != nil:
 		return fmt.Errorf("flush: %w", err)
 	default: // as if none of it had been written, until it is written again
 		l.failedFlushes.Add(1)
-		for i, v := range covered {
-			if b := &l.blocks[i]; b.acked == v {
-				b.doubt = true
-			}
+		l.failures++
+		for i := range l.blocks {
+			b := &l.blocks[i]
+			b.doubt, b.missed = b.doubt || b.acked > b.durable, 0
 		}
+		clear(l.unflushed)
 	}
 	return nil
 }

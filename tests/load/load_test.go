@@ -150,6 +150,67 @@ func TestARefusedFlushLeavesDoubt(t *testing.T) {
 	}
 }
 
+// A forgetful disk loses all that is not flushed while its first flush runs, which
+// then ends with err.
+type forgetful struct {
+	*memory
+	more chan struct{} // closed after some writes during the flush
+	err  error
+	once sync.Once
+}
+
+func newForgetful(err error) *forgetful {
+	m := &forgetful{memory: newMemory(), more: make(chan struct{}), err: err}
+	n := 0
+	m.after = func(*memory, int64) {
+		if n++; n == 200 {
+			close(m.more)
+		}
+	}
+	return m
+}
+
+func (f *forgetful) Flush(ctx context.Context) error {
+	first := false
+	f.once.Do(func() {
+		<-f.more
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		copy(f.data, f.flushed)
+		first = true
+	})
+	if first {
+		return f.err
+	}
+	return f.memory.Flush(ctx)
+}
+
+func TestARefusedFlushSpeaksOfAllThatWasSentBefore(t *testing.T) {
+	m := newForgetful(errors.New("lost"))
+	l := load.New(load.Config{Seed: 1, FlushEvery: 100}, size)
+	if err := l.Run(t.Context(), stopAfter(m.memory, 250), m); err != nil {
+		t.Fatal(err)
+	}
+	if l.FailedFlushes() != 1 {
+		t.Fatalf("%d flushes failed, want 1", l.FailedFlushes())
+	}
+	if err := l.Verify(t.Context(), m, false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFlushThatHidesALossIsFound(t *testing.T) {
+	m := newForgetful(nil)
+	l := load.New(load.Config{Seed: 1, FlushEvery: 100}, size)
+	err := l.Run(t.Context(), stopAfter(m.memory, 250), m)
+	if err == nil {
+		err = l.Verify(t.Context(), m, false)
+	}
+	if err == nil {
+		t.Error("nobody noticed that flushed writes are gone")
+	}
+}
+
 func TestAWriteInFlightMayBeSeenOrNot(t *testing.T) {
 	for _, seen := range []bool{true, false} {
 		m := newMemory()
