@@ -350,8 +350,18 @@ func (g *Gateway) flush(ctx context.Context, d *disk) error {
 	return err
 }
 
-// transient reports whether another try, with whoever owns the VDI by then,
-// may succeed.
+// transient reports whether another try, with whoever owns the VDI by then, may
+// succeed after an owner has answered with err.
 func transient(err error) bool {
-	return errors.Is(err, sheep.ErrNotOwner) || errors.Is(err, sheep.ErrNetwork) || errors.Is(err, sheep.ErrWaitForJoin)
+	if _, ok := errors.AsType[*sheep.StaleEpochError](err); ok {
+		return true
+	}
+	for _, ends := range []error{
+		sheep.ErrNotOwner, sheep.ErrStaleOwner, sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrShutdown, sheep.ErrKilled, sheep.ErrCluster,
+	} {
+		if errors.Is(err, ends) {
+			return true
+		}
+	}
+	return false
 }

@@ -521,6 +521,27 @@ func TestAWriteThatHasBegunOutlivesItsClient(t *testing.T) {
 	})
 }
 
+func TestAnOwnerThatEndsIsAskedAgain(t *testing.T) {
+	for _, end := range []error{sheep.ErrKilled, sheep.ErrShutdown, sheep.ErrCluster, sheep.ErrStaleOwner, &sheep.StaleEpochError{Current: 4}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newTestCluster(t, 2)
+			if err := c.gateways[0].Write(t.Context(), testRef(0), &sheep.Write{Create: true}); err != nil {
+				t.Fatal(err)
+			}
+			times := 0
+			c.store.Fail = func(string, sheep.ObjectID) error {
+				if times++; times == 1 {
+					return end
+				}
+				return nil
+			}
+			if err := c.gateways[1].Write(t.Context(), testRef(0), &sheep.Write{Data: []byte("x")}); err != nil || times != 2 {
+				t.Errorf("%v: got %v after %d times", end, err, times)
+			}
+		})
+	}
+}
+
 func TestAForwardedWriteDoesNotWaitAtTheOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newTestCluster(t, 2)

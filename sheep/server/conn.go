@@ -110,6 +110,10 @@ func (c *conn) readAll() error {
 // request reads the rest of a request and has it served.
 func (c *conn) request(r *Request) error {
 	plan := c.server.handler.Plan(&r.Header)
+	if plan.Drop && plan.Result != proto.ResultSuccess {
+		c.server.requests.Put(r)
+		return plan.Result.Err()
+	}
 	payload := int(r.Header.Payload())
 	r.conn, r.plan, r.Session, r.Ctx = c, plan, &c.session, c.reads
 	if plan.Lasting {

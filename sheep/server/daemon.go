@@ -66,6 +66,7 @@ type operation struct {
 	room     int  // bytes of answer at most; 0 means none
 	inline   bool // never waits
 	lasting  bool // goes on without its client
+	io       bool // a client that loses its connection asks for it again
 	class    Class
 	plan     func(*proto.Header, *Plan) // overrides; may be nil
 }
@@ -79,6 +80,7 @@ func (d *Daemon) Plan(h *proto.Header) Plan {
 	if p.Result == proto.ResultSuccess && op.plan != nil {
 		op.plan(h, &p)
 	}
+	p.Drop = op.io && ending(p.Result)
 	if p.Class == ClassClient {
 		p.Room = min(p.Room, int(h.Room()))
 	}
@@ -159,9 +161,20 @@ func (d *Daemon) Closed(ctx context.Context, s *Session) {
 	}
 }
 
+// ending reports whether a result says that this node ends. A guest would take it
+// for an error of its disk, where the disk is only to be reached elsewhere, or later.
+func ending(result proto.Result) bool {
+	return result == proto.ResultShutdown || result == proto.ResultKilled || result == proto.ResultCluster
+}
+
 // fail answers with the result that stands for err.
 func (d *Daemon) fail(r *Request, err error) {
 	resp := proto.Response{Result: proto.ResultOf(err)}
+	if d.table[r.Header.Op].io && ending(resp.Result) {
+		d.Log.Debug("request given up", "op", r.Header.Op, "err", err)
+		r.Drop()
+		return
+	}
 	if e, ok := errors.AsType[*sheep.NotOwnerError](err); ok {
 		resp.Body = proto.NotOwnerReply{VDI: e.VDI, Owner: e.Owner.Addr}.Body()
 	}

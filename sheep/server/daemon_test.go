@@ -349,6 +349,23 @@ func TestNoAnswerIsGivenWithoutALease(t *testing.T) {
 	}
 }
 
+func TestANodeThatEndsDropsItsClients(t *testing.T) {
+	write := proto.Header{Op: proto.OpWriteObj, Flags: proto.FlagWrite, Body: proto.ObjectBody{ID: 5 << 32}.Body()}
+	for name, end := range map[string]func(*world){
+		"while it serves":  func(w *world) { w.fail(sheep.ErrKilled) },
+		"before it serves": func(w *world) { w.setView(&cluster.View{Status: cluster.Shutdown, Epoch: 3}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			conn := dialClient(t, w.start(t))
+			end(w)
+			if resp, _, err := conn.Do(t.Context(), write, []byte("abc"), nil); !errors.Is(err, sheep.ErrNetwork) {
+				t.Errorf("got %v, %v; want the connection to end", resp.Result, err)
+			}
+		})
+	}
+}
+
 // An outcome is what a request ended with.
 type outcome struct {
 	data []byte

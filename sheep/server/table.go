@@ -9,11 +9,11 @@ import (
 // version it carries and whether it is served before the format is in proto.
 func operations() [256]operation {
 	const bitmap = sheep.MaxVDIs / 8
-	io := func(run func(*Daemon, *Request)) operation {
-		return operation{run: run, max: MaxIO, plan: planRead}
+	read := func(run func(*Daemon, *Request)) operation {
+		return operation{run: run, max: MaxIO, io: true, plan: planRead}
 	}
 	write := func(run func(*Daemon, *Request)) operation {
-		return operation{run: run, max: MaxIO, lasting: true}
+		return operation{run: run, max: MaxIO, io: true, lasting: true}
 	}
 	lookup := func(run func(*Daemon, *Request)) operation {
 		return operation{run: run, min: proto.LabelSize, max: 2 * proto.LabelSize}
@@ -29,12 +29,12 @@ func operations() [256]operation {
 	}
 	t := [256]operation{
 		proto.OpCreateAndWriteObj: write((*Daemon).writeObj),
-		proto.OpReadObj:           io((*Daemon).readObj),
+		proto.OpReadObj:           read((*Daemon).readObj),
 		proto.OpWriteObj:          write((*Daemon).writeObj),
-		proto.OpRemoveObj:         change((*Daemon).removeObj),
-		proto.OpDiscardObj:        change((*Daemon).discardObj),
+		proto.OpRemoveObj:         {run: (*Daemon).removeObj, io: true, lasting: true},
+		proto.OpDiscardObj:        {run: (*Daemon).discardObj, io: true, lasting: true},
 		proto.OpDecrefObj:         change((*Daemon).decrefObj),
-		proto.OpFlushVDI:          change((*Daemon).flushVDI),
+		proto.OpFlushVDI:          {run: (*Daemon).flushVDI, io: true, lasting: true},
 
 		proto.OpNewVDI:       {run: (*Daemon).newVDI, min: proto.LabelSize, max: proto.LabelSize, lasting: true},
 		proto.OpLockVDI:      {run: (*Daemon).lockVDI, min: proto.LabelSize, max: 2 * proto.LabelSize, lasting: true},
@@ -110,7 +110,7 @@ func operations() [256]operation {
 		proto.OpGetHash:            slow((*Daemon).getHash, 0),
 		proto.OpGetCopy:            slow((*Daemon).getCopy, proto.CopyReportSize),
 		proto.OpRepairReplica:      change((*Daemon).repairReplica),
-		proto.OpReadPeer:           io((*Daemon).readPeer),
+		proto.OpReadPeer:           {run: (*Daemon).readPeer, max: MaxIO, plan: planRead},
 		proto.OpCreateAndWritePeer: {run: unsupported, max: MaxIO, inline: true},
 		proto.OpWritePeer:          {run: unsupported, max: MaxIO, inline: true},
 		proto.OpRemovePeer:         quick(unsupported, 0),
