@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 )
@@ -195,6 +196,7 @@ func (d *disk) admitWrite(ctx context.Context, g *Gateway, local bool) (admissio
 		case !local:
 			return admission{}, &sheep.NotOwnerError{VDI: d.id}
 		case own.Owner == 0:
+			flight.Of(ctx).Waits(flight.Log, 0, nil)
 			if _, err := g.cluster.Own(caller, d.id); err != nil {
 				return admission{}, fmt.Errorf("take the ownership of VDI %v: %w", d.id, err)
 			}
@@ -226,6 +228,7 @@ func (d *disk) admitRead(ctx context.Context, g *Gateway, local bool) (admission
 		case own.Owner == 0:
 			return admission{}, nil
 		case own.Draining: // the gateway before may still have writes in flight
+			flight.Of(ctx).Waits(flight.HandOver, 0, nil)
 			if err := d.waitChange(ctx, changed); err != nil {
 				return admission{}, err
 			}

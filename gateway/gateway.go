@@ -13,7 +13,8 @@
 //
 // A change that has begun runs to its end even if the client that asked for it has
 // gone, so its context must end with the daemon and name the client's connection
-// with sheep.WithCaller. One that still waits for the owner ends with the client.
+// with sheep.WithCaller. One that still waits for the owner, or for its turn, ends
+// with the client.
 package gateway
 
 import (
@@ -25,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
 )
@@ -132,14 +134,13 @@ func (g *Gateway) read(ctx context.Context, ref sheep.Ref, p []byte, off uint32,
 		}
 		switch {
 		case a.owned:
-			t := d.order.enter(ref.ID, uint64(off), uint64(off)+uint64(len(p)), false)
-			err = g.below.Read(ctx, ref, p, off)
-			d.order.leave(ref.ID, t)
+			err = g.readInOrder(ctx, d, ref, p, off)
 			d.release()
 		case a.remote.Addr.IsValid():
 			if !forward {
 				return &sheep.NotOwnerError{VDI: d.id, Owner: a.remote}
 			}
+			flight.Of(ctx).AsksOwner(a.remote)
 			if err = g.owners.Read(ctx, a.remote, ref, p, off); transient(err) {
 				if err = d.waitChange(ctx, a.changed); err == nil {
 					continue
@@ -153,6 +154,16 @@ func (g *Gateway) read(ctx context.Context, ref sheep.Ref, p []byte, off uint32,
 		}
 		return err
 	}
+}
+
+// readInOrder is read at the owner.
+func (g *Gateway) readInOrder(ctx context.Context, d *disk, ref sheep.Ref, p []byte, off uint32) error {
+	t, err := d.order.enter(ctx, ref.ID, uint64(off), uint64(off)+uint64(len(p)), false)
+	if err != nil {
+		return err
+	}
+	defer d.order.leave(ref.ID, t)
+	return g.below.Read(ctx, ref, p, off)
 }
 
 // Write changes the object, after the requests to the same range that came before.
@@ -182,6 +193,7 @@ func (g *Gateway) Flush(ctx context.Context, vdi sheep.VDIID) error {
 			err = g.flush(ctx, d)
 			d.release()
 		case a.remote.Addr.IsValid():
+			flight.Of(ctx).AsksOwner(a.remote)
 			if err = g.owners.Flush(ctx, a.remote, vdi); transient(err) {
 				if err = d.waitChange(ctx, a.changed); err == nil {
 					continue
@@ -197,12 +209,16 @@ func (g *Gateway) Flush(ctx context.Context, vdi sheep.VDIID) error {
 // Exclusive runs fn as the owner while no other request to object id is in
 // flight. below reaches the link under the gateway with the generation of the
 // ownership; requests that fn makes through the gateway with its ctx count as
-// part of this one. If another gateway owns the VDI it runs nothing and returns
-// a *sheep.NotOwnerError.
+// part of this one, which has begun. If another gateway owns the VDI it runs
+// nothing and returns a *sheep.NotOwnerError.
 func (g *Gateway) Exclusive(ctx context.Context, id sheep.ObjectID, fn func(ctx context.Context, below sheep.Objects) error) error {
 	return g.asOwner(ctx, id.VDI(), func(d *disk, gen sheep.Generation) error {
-		t := d.order.enter(id, 0, whole, true)
+		t, err := d.order.enter(ctx, id, 0, whole, true)
+		if err != nil {
+			return err
+		}
 		defer d.order.leave(id, t)
+		ctx := sheep.Begun(ctx)
 		grant := single{vdi: id.VDI(), generation: gen, outer: grantOf(ctx)}
 		return fn(WithGrant(ctx, grant), stamped{next: g.below, grant: grant})
 	}, nil)
@@ -231,6 +247,7 @@ func (g *Gateway) forward(ctx context.Context, vdi sheep.VDIID, again func(error
 	if own.Owner == 0 || own.Owner == g.self {
 		return &sheep.NotOwnerError{VDI: vdi}
 	}
+	flight.Of(ctx).AsksOwner(own.Node)
 	err := send(own.Node)
 	if !again(err) {
 		return err
@@ -260,6 +277,7 @@ func (g *Gateway) asOwner(ctx context.Context, vdi sheep.VDIID,
 		if remote == nil {
 			return &sheep.NotOwnerError{VDI: vdi, Owner: a.remote}
 		}
+		flight.Of(ctx).AsksOwner(a.remote)
 		if err := remote(a.remote); !transient(err) {
 			return err
 		}
@@ -278,7 +296,10 @@ func (g *Gateway) write(ctx context.Context, d *disk, gen sheep.Generation, ref 
 	if w.Create {
 		from, to = 0, whole
 	}
-	t := d.order.enter(ref.ID, from, to, true)
+	t, err := d.order.enter(ctx, ref.ID, from, to, true)
+	if err != nil {
+		return err
+	}
 	defer d.order.leave(ref.ID, t)
 	ref.Generation = gen
 	if w.From != nil {
@@ -288,7 +309,10 @@ func (g *Gateway) write(ctx context.Context, d *disk, gen sheep.Generation, ref 
 }
 
 func (g *Gateway) remove(ctx context.Context, d *disk, gen sheep.Generation, ref sheep.Ref) error {
-	t := d.order.enter(ref.ID, 0, whole, true)
+	t, err := d.order.enter(ctx, ref.ID, 0, whole, true)
+	if err != nil {
+		return err
+	}
 	defer d.order.leave(ref.ID, t)
 	ref.Generation = gen
 	return g.below.Remove(ctx, ref)

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"context"
+	"fmt"
 	"sync"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 )
 
@@ -31,8 +34,9 @@ type place struct {
 }
 
 // enter puts a request to the bytes [from, to) of id in line and returns when
-// its turn has come. The caller must leave.
-func (o *order) enter(id sheep.ObjectID, from, to uint64, write bool) *place {
+// its turn has come. Whoever has entered must leave. If the caller that ctx names
+// goes before, the request is out of line again.
+func (o *order) enter(ctx context.Context, id sheep.ObjectID, from, to uint64, write bool) (*place, error) {
 	o.mu.Lock()
 	p := o.spare
 	if p != nil {
@@ -57,15 +61,40 @@ func (o *order) enter(id sheep.ObjectID, from, to uint64, write bool) *place {
 	l.append(p)
 	wait := p.ahead > 0
 	o.mu.Unlock()
-	if wait {
+	if !wait {
+		return p, nil
+	}
+	flight.Of(ctx).Waits(flight.Line, 0, nil)
+	caller := sheep.Caller(ctx)
+	select {
+	case <-p.ready:
+		return p, nil
+	case <-caller.Done():
+		o.giveUp(id, p)
+		return nil, fmt.Errorf("wait for earlier requests to object %v: %w", id, context.Cause(caller))
+	}
+}
+
+// giveUp takes a request out of the line of id that waits for its turn, which may
+// just have come.
+func (o *order) giveUp(id sheep.ObjectID, p *place) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if p.ahead == 0 {
 		<-p.ready
 	}
-	return p
+	o.remove(id, p)
 }
 
 // leave takes a finished request out of the line of id.
 func (o *order) leave(id sheep.ObjectID, p *place) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.remove(id, p)
+}
+
+// remove takes a request out of the line of id. The caller holds mu.
+func (o *order) remove(id sheep.ObjectID, p *place) {
 	l := o.lines[id]
 	for q := p.next; q != nil; q = q.next {
 		if q.conflicts(p) {
@@ -80,7 +109,6 @@ func (o *order) leave(id sheep.ObjectID, p *place) {
 	}
 	p.next = o.spare
 	o.spare = p
-	o.mu.Unlock()
 }
 
 func (p *place) conflicts(q *place) bool {

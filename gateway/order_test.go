@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -28,9 +30,12 @@ func TestOverlappingRequestsWaitInOrder(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var o order
 				id := sheep.DataObject(1, 2)
-				p := o.enter(id, tt.first[0], tt.first[1], tt.first[2] == 1)
+				p, _ := o.enter(t.Context(), id, tt.first[0], tt.first[1], tt.first[2] == 1)
 				entered := make(chan *place, 1)
-				go func() { entered <- o.enter(id, tt.second[0], tt.second[1], tt.second[2] == 1) }()
+				go func() {
+					q, _ := o.enter(t.Context(), id, tt.second[0], tt.second[1], tt.second[2] == 1)
+					entered <- q
+				}()
 				synctest.Wait()
 				if got := len(entered) == 0; got != tt.waits {
 					t.Errorf("second request waits: got %v, want %v", got, tt.waits)
@@ -45,6 +50,37 @@ func TestOverlappingRequestsWaitInOrder(t *testing.T) {
 	}
 }
 
+func TestWhoGoesWhileItWaitsIsOutOfLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o order
+		id := sheep.DataObject(1, 2)
+		first, _ := o.enter(t.Context(), id, 0, 8, true)
+		client, leave := context.WithCancelCause(t.Context())
+		gone := errors.New("gone")
+		left := make(chan error, 1)
+		go func() {
+			_, err := o.enter(sheep.WithCaller(t.Context(), client), id, 0, 16, true)
+			left <- err
+		}()
+		synctest.Wait()
+		third := make(chan *place, 1)
+		go func() {
+			p, _ := o.enter(t.Context(), id, 8, 16, true)
+			third <- p
+		}()
+		synctest.Wait()
+		leave(gone)
+		if err := <-left; !errors.Is(err, gone) {
+			t.Errorf("got %v", err)
+		}
+		o.leave(id, <-third) // nobody is before it any more
+		o.leave(id, first)
+		if len(o.lines) != 0 {
+			t.Errorf("%d lines are left behind", len(o.lines))
+		}
+	})
+}
+
 // Random writers and readers of one object: a reader must never see a range
 // that a writer is changing.
 func TestOrderExcludesConflicts(t *testing.T) {
@@ -57,14 +93,26 @@ func TestOrderExcludesConflicts(t *testing.T) {
 		wg      sync.WaitGroup
 	)
 	id := sheep.DataObject(1, 0)
+	client, leave := context.WithCancel(t.Context())
+	defer leave()
 	for w := range 8 {
 		rng := rand.New(rand.NewPCG(7, uint64(w)))
 		wg.Go(func() {
-			for range 500 {
+			for i := range 500 {
 				from := rng.IntN(size)
 				to := from + 1 + rng.IntN(size-from)
 				write := rng.IntN(2) == 0
-				p := o.enter(id, uint64(from), uint64(to), write)
+				ctx := t.Context()
+				if rng.IntN(4) == 0 {
+					ctx = client
+				}
+				p, err := o.enter(ctx, id, uint64(from), uint64(to), write)
+				if err != nil {
+					continue
+				}
+				if w == 0 && i == 250 {
+					leave() // in the middle, while others wait
+				}
 				mu.Lock()
 				for i := from; i < to; i++ {
 					if writers[i] > 0 || write && readers[i] > 0 {

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
 	"sheepdog/sheep/cluster"
@@ -121,6 +122,7 @@ func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders [
 }
 
 func (f *Fanout) readFrom(ctx context.Context, v *nodes, i int, ref sheep.Ref, p []byte, off uint32) error {
+	flight.Of(ctx).Asks(v.Epoch, v.Nodes, []int{i}, v.Self)
 	if i == v.Self {
 		return f.local.Read(ctx, ref, p, off)
 	}
@@ -148,18 +150,19 @@ func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
 // writeAll sends w to all holders at once and waits for all answers. This
 // node's own copy comes last: it is written while the others travel.
 func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) error {
-	g := f.group()
-	g.pending.Store(int32(len(holders)))
-	own := false
-	for _, i := range holders {
+	g := f.group(len(holders))
+	g.flight = flight.Of(ctx)
+	g.turn = g.flight.Asks(v.Epoch, v.Nodes, holders, v.Self)
+	own := -1
+	for k, i := range holders {
 		if i == v.Self {
-			own = true
+			own = k
 			continue
 		}
-		f.peers.StartWrite(ctx, v.peers[i], ref, w, g.doneFunc)
+		f.peers.StartWrite(ctx, v.peers[i], ref, w, g.answers[k])
 	}
-	if own {
-		f.local.StartWrite(ctx, ref, w, g.doneFunc)
+	if own >= 0 {
+		f.local.StartWrite(ctx, ref, w, g.answers[own])
 	}
 	err := g.wait()
 	f.groups.Put(g)
@@ -177,8 +180,11 @@ func (f *Fanout) Remove(ctx context.Context, ref sheep.Ref) error {
 		}
 		var wg sync.WaitGroup
 		errs := make([]error, holders.n)
+		fl := flight.Of(ctx)
+		turn := fl.Asks(v.Epoch, v.Nodes, holders.list(), v.Self)
 		for k, i := range holders.list() {
 			wg.Go(func() {
+				defer fl.Answered(turn, k)
 				if i == v.Self {
 					errs[k] = f.local.Remove(ctx, ref)
 				} else {
@@ -265,24 +271,31 @@ func (h *holders) list() []int { return h.index[:h.n] }
 // A group waits for the answers of the copies of one write.
 type group struct {
 	pending  atomic.Int32
-	doneFunc func(error) // g.done, made once
+	answers  []func(error) // those of the copies, made once
 	answered chan struct{}
+
+	flight *flight.Flight // whose write it is; set before anybody is asked
+	turn   uint32         // likewise
 
 	mu  sync.Mutex
 	err error // the one that decides so far; guarded by mu
 }
 
-// group returns a group that nobody uses.
-func (f *Fanout) group() *group {
-	if g, ok := f.groups.Get().(*group); ok {
-		return g
+// group returns a group that nobody uses, for n copies.
+func (f *Fanout) group(n int) *group {
+	g, ok := f.groups.Get().(*group)
+	if !ok {
+		g = &group{answered: make(chan struct{}, 1)}
 	}
-	g := &group{answered: make(chan struct{}, 1)}
-	g.doneFunc = g.done
+	for k := len(g.answers); k < n; k++ {
+		g.answers = append(g.answers, func(err error) { g.done(k, err) })
+	}
+	g.pending.Store(int32(n))
 	return g
 }
 
-func (g *group) done(err error) {
+func (g *group) done(k int, err error) {
+	g.flight.Answered(g.turn, k)
 	if err != nil {
 		g.mu.Lock()
 		g.err = worse(g.err, err)
@@ -297,6 +310,6 @@ func (g *group) done(err error) {
 func (g *group) wait() error {
 	<-g.answered
 	err := g.err
-	g.err = nil
+	g.err, g.flight = nil, nil
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 )
 
@@ -41,16 +42,30 @@ func (f *Fanout) Flush(ctx context.Context, vdi sheep.VDIID) error {
 }
 
 func (f *Fanout) flushAll(ctx context.Context, v *nodes, vdi sheep.VDIID) error {
-	errs := make([]error, len(v.Nodes))
-	var wg sync.WaitGroup
+	var holders []int
 	for i, n := range v.Nodes {
-		if !v.Stores(n) || i == v.Self {
+		if v.Stores(n) || i == v.Self {
+			holders = append(holders, i)
+		}
+	}
+	errs := make([]error, len(holders))
+	var wg sync.WaitGroup
+	fl := flight.Of(ctx)
+	turn := fl.Asks(v.Epoch, v.Nodes, holders, v.Self)
+	own := -1
+	for k, i := range holders {
+		if i == v.Self {
+			own = k
 			continue
 		}
-		wg.Go(func() { errs[i] = f.peers.Flush(ctx, v.peers[i], v.Epoch, vdi) })
+		wg.Go(func() {
+			errs[k] = f.peers.Flush(ctx, v.peers[i], v.Epoch, vdi)
+			fl.Answered(turn, k)
+		})
 	}
-	if v.Self >= 0 {
-		errs[v.Self] = f.local.Flush(ctx, v.Epoch, vdi)
+	if own >= 0 {
+		errs[own] = f.local.Flush(ctx, v.Epoch, vdi)
+		fl.Answered(turn, own)
 	}
 	wg.Wait()
 	return worst(errs)

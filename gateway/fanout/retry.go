@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
 )
 
@@ -18,15 +19,17 @@ const (
 
 // retry calls try with the current view until it succeeds or fails for a
 // reason that the next epoch cannot cure. It refreshes the epoch between the
-// calls, never the generation. It is the only loop that does.
+// calls, never the generation. It is the only loop that does. Before the first call
+// it ends with whoever waits for the request.
 func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try func(*nodes) error) error {
-	wait := firstWait
+	wait, begun := firstWait, false
 	for {
 		changed := f.cluster.Changed()
 		v := f.nodes()
 		err := v.Serving()
 		switch {
 		case err == nil:
+			begun = true
 			err = try(v)
 		case errors.Is(err, sheep.ErrShutdown), errors.Is(err, sheep.ErrKilled):
 			return fmt.Errorf("%s object %v: %w", op, id, err) // this node ends: nothing will cure that
@@ -38,16 +41,21 @@ func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try fu
 			continue // already cured, perhaps
 		}
 		f.log.Debug("waiting for the next epoch", "op", op, "oid", id, "epoch", v.Epoch, "err", err)
+		flight.Of(ctx).Waits(flight.Epoch, v.Epoch, err)
+		patient := ctx
+		if !begun {
+			patient = sheep.Caller(ctx)
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-changed:
 		case <-timer.C:
 			wait = min(2*wait, lastWait)
-		case <-ctx.Done():
-			err = fmt.Errorf("%s object %v in epoch %d: %w: %v", op, id, v.Epoch, context.Cause(ctx), err)
+		case <-patient.Done():
+			err = fmt.Errorf("%s object %v in epoch %d: %w: %v", op, id, v.Epoch, context.Cause(patient), err)
 		}
 		timer.Stop()
-		if ctx.Err() != nil {
+		if patient.Err() != nil {
 			return err
 		}
 	}
