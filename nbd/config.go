@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"context"
 	"crypto/tls"
 	"log/slog"
 	"time"
@@ -44,6 +45,10 @@ type Config struct {
 	// DrainTimeout is how long requests in flight and flushes may take when the
 	// server ends (30 s).
 	DrainTimeout time.Duration
+
+	// ConnContext, if it is set, returns the context of the device calls of a
+	// connection from the client, "unix" or its address. It is derived from ctx.
+	ConnContext func(ctx context.Context, client string) context.Context
 
 	Log *slog.Logger // nothing is logged by default
 }

@@ -78,6 +78,9 @@ func clientName(nc net.Conn) string {
 // serve runs the connection from the first byte to the last.
 func (c *conn) serve(ctx context.Context) {
 	defer c.raw.Close()
+	if hook := c.srv.cfg.ConnContext; hook != nil {
+		ctx = hook(ctx, clientName(c.raw))
+	}
 	c.ctx = ctx
 	now := time.Now()
 	c.raw.SetDeadline(now.Add(c.srv.cfg.HandshakeTimeout))

@@ -9,11 +9,11 @@ import (
 	"sheepdog/sheep/vdi"
 )
 
-// A diskHost is where the requests of this node's disks go: to the Guard, as
-// those of native clients do. It knows when what a disk remembers of a map can
+// A diskHost is where the requests of this node's disks go: to the front, as those
+// of native clients do. It knows when what a disk remembers of a map can
 // no longer be relied on.
 type diskHost struct {
-	*vdi.Guard
+	front
 	ops     *vdi.Operations
 	cluster *cluster.Cluster
 
@@ -28,8 +28,8 @@ type mapOwner struct {
 	foreign bool   // not only this node
 }
 
-func newDiskHost(g *vdi.Guard, ops *vdi.Operations, c *cluster.Cluster) *diskHost {
-	return &diskHost{Guard: g, ops: ops, cluster: c, owners: make(map[sheep.VDIID]mapOwner)}
+func newDiskHost(f front, ops *vdi.Operations, c *cluster.Cluster) *diskHost {
+	return &diskHost{front: f, ops: ops, cluster: c, owners: make(map[sheep.VDIID]mapOwner)}
 }
 
 // Lookup finds a disk by its name.

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"sheepdog/nbd"
+	"sheepdog/sheep"
 )
 
 // An nbdService is the NBD server with its sockets, or nothing.
@@ -48,6 +49,9 @@ func (n *node) openNBD(ctx context.Context) (s nbdService, err error) {
 		TLS: crypt, TLSRequire: cfg.tls.require, DefaultExport: cfg.fallback, ReadOnly: cfg.readOnly,
 		MaxConns: cfg.maxConns, MaxInFlight: cfg.maxMemory, HandshakeTimeout: cfg.handshake,
 		DrainTimeout: stopPatience, Log: n.log,
+		ConnContext: func(ctx context.Context, client string) context.Context {
+			return sheep.WithClient(ctx, sheep.Client{Kind: "nbd", Addr: client})
+		},
 	})
 	for _, l := range s.listeners {
 		n.log.Info("disks are exported over NBD", "addr", l.Addr())

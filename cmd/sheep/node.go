@@ -14,6 +14,7 @@ import (
 
 	"sheepdog/gateway"
 	"sheepdog/gateway/fanout"
+	"sheepdog/gateway/flight"
 	"sheepdog/recovery"
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
@@ -58,6 +59,7 @@ type node struct {
 	recovery *recovery.Recoverer
 	scrub    *scrub.Scrubber
 	gateway  *gateway.Gateway
+	flights  *flight.Table
 	ops      *vdi.Operations
 	disks    *diskHost
 	server   *server.Server
@@ -167,12 +169,15 @@ func (n *node) build() {
 		Attributes: n.defaultPolicy, Announce: n.announce, Log: n.log,
 	})
 	n.ops = vdi.NewOperations(guard, n.gateway, directory{n.cluster}, n.cluster, vdi.OperationsConfig{Self: n.self, Log: n.log})
-	n.disks = newDiskHost(guard, n.ops, n.cluster)
+	n.flights = flight.NewTable(flight.Config{Log: n.log})
+	front := n.newFront(guard)
+	n.disks = newDiskHost(front, n.ops, n.cluster)
 	d := server.NewDaemon(server.Parts{
-		Guard: guard, Operations: n.ops, Cluster: n.cluster,
+		Guard: front, Operations: n.ops, Cluster: n.cluster,
 		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery, n.cluster.View},
-		Owner: func(from sheep.Incarnation) server.Owner { return n.gateway.Owned(from) },
-		Hello: hello, Dir: n.cfg.dir, FixedVNodes: n.cfg.vnodes != 0, Kill: func() { n.stop(sheep.ErrKilled) },
+		Owner:   func(from sheep.Incarnation) server.Owner { return n.ownerDoor(from) },
+		Flights: flightsView{n.flights, n.cluster.VDI},
+		Hello:   hello, Dir: n.cfg.dir, FixedVNodes: n.cfg.vnodes != 0, Kill: func() { n.stop(sheep.ErrKilled) },
 		Level: logLevel{n.cfg.threshold}, Log: n.log,
 	})
 	n.scrub = n.newScrub(d)
@@ -234,6 +239,7 @@ func (n *node) run(ctx context.Context, listeners []net.Listener, nbd nbdService
 		n.stop(memberErr)
 	})
 	back.Go(func() { _ = n.gateway.Run(inner) })
+	back.Go(func() { _ = n.flights.Run(inner) })
 	back.Go(func() { _ = n.recovery.Run(inner) })
 	back.Go(func() { _ = n.scrub.Run(inner) })
 	back.Go(func() { n.awaitMembership(inner, ready) })

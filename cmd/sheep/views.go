@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sheepdog/cmd/internal/logging"
+	"sheepdog/gateway/flight"
 	"sheepdog/recovery"
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
@@ -137,6 +138,33 @@ func (v recoveryView) Waiting() proto.WaitingList {
 
 func (v recoveryView) Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error {
 	return v.r.Repair(ctx, id, from)
+}
+
+// flightsView shows the requests in flight to the server.
+type flightsView struct {
+	t   *flight.Table
+	vdi func(sheep.VDIID) (sheep.VDI, bool)
+}
+
+func (v flightsView) Slow(age time.Duration) proto.SlowList {
+	all := v.t.Slow(age)
+	list := proto.SlowList{Total: uint32(len(all))}
+	for _, r := range all[:min(len(all), proto.MaxSlow)] {
+		shown := proto.SlowRequest{
+			ID: r.ID, Age: r.Age, Epoch: r.Epoch, GivenUp: r.GivenUp, Op: r.Op.String(), State: r.State.String(), Client: r.Client.String(),
+		}
+		if vdi, ok := v.vdi(r.ID.VDI()); ok {
+			shown.Name = vdi.Name
+		}
+		for _, n := range r.Nodes {
+			shown.Nodes = append(shown.Nodes, n.Addr)
+		}
+		if r.Reason != nil {
+			shown.Reason = r.Reason.Error()
+		}
+		list.Requests = append(list.Requests, shown)
+	}
+	return list
 }
 
 // logLevel shows the threshold of the log to the server.

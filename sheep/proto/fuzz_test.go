@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
@@ -185,6 +186,18 @@ func FuzzWaitingList(f *testing.F) {
 	seed(f, w.Append(nil))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		checkRoundTrip(t, in, proto.DecodeWaitingList, func(w proto.WaitingList, b []byte) []byte { return w.Append(b) })
+	})
+}
+
+func FuzzSlowList(f *testing.F) {
+	l := proto.SlowList{Total: 7, Requests: []proto.SlowRequest{{
+		ID: 5 << 32, Age: 1500 * time.Millisecond, Epoch: 4, GivenUp: true, Name: "disk", Op: "write", State: "peer",
+		Nodes:  []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:7000"), netip.MustParseAddrPort("[fe80::1]:7001")},
+		Client: "nbd unix", Reason: "a node is absent",
+	}, {ID: 6 << 32}}}
+	seed(f, l.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		checkRoundTrip(t, in, proto.DecodeSlowList, func(l proto.SlowList, b []byte) []byte { return l.Append(b) })
 	})
 }
 

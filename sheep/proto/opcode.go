@@ -93,6 +93,8 @@ const (
 	OpMaintainNode Opcode = 0xF2 // data: NodeOrder
 	OpDrainNode    Opcode = 0xF3 // data: NodeOrder
 	OpSetHealRate  Opcode = 0xF4 // data: most bytes a second, 8 bytes
+
+	OpGetSlow Opcode = 0xF5 // reply: SlowList
 )
 
 // Our own opcodes between daemons: never renumber.
@@ -234,6 +236,8 @@ var ops = [256]opInfo{
 	OpMaintainNode: {"MAINTAIN_NODE", ClassInternal, ScopeCluster, false, true},
 	OpDrainNode:    {"DRAIN_NODE", ClassInternal, ScopeCluster, false, true},
 	OpSetHealRate:  {"SET_HEAL_RATE", ClassInternal, ScopeLocal, false, true},
+
+	OpGetSlow: {"GET_SLOW", ClassInternal, ScopeLocal, true, false},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

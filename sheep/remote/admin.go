@@ -65,6 +65,16 @@ func (c *Cluster) Waiting(ctx context.Context, addr string) (proto.WaitingList, 
 	return proto.DecodeWaitingList(data)
 }
 
+// Slow returns the requests of clients that have been in flight on the daemon at
+// addr for long.
+func (c *Cluster) Slow(ctx context.Context, addr string) (proto.SlowList, error) {
+	_, data, err := c.Do(ctx, Request{Op: proto.OpGetSlow, To: addr, Into: make([]byte, proto.SlowRoom)})
+	if err != nil {
+		return proto.SlowList{}, err
+	}
+	return proto.DecodeSlowList(data)
+}
+
 // Throttle returns how the recovery of the entry is held back.
 func (c *Cluster) Throttle(ctx context.Context) (proto.Throttle, error) {
 	_, data, err := c.Do(ctx, Request{Op: proto.OpGetRecovery, Into: make([]byte, proto.ThrottleSize)})

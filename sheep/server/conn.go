@@ -51,10 +51,19 @@ func newConn(s *Server, nc net.Conn) *conn {
 		freed:  make(chan struct{}, 1),
 	}
 	c.w = wire.NewWriter(nc, wire.WriterConfig{Patience: s.cfg.Patience, GiveUp: s.anyShort})
-	c.reads, c.stopReads = context.WithCancelCause(s.work)
-	client, gone := context.WithCancelCause(s.work)
-	c.lasting, c.gone = sheep.WithCaller(s.work, client), gone
+	work := sheep.WithClient(s.work, sheep.Client{Kind: "native", Addr: clientAddr(nc)})
+	c.reads, c.stopReads = context.WithCancelCause(work)
+	client, gone := context.WithCancelCause(work)
+	c.lasting, c.gone = sheep.WithCaller(work, client), gone
 	return c
+}
+
+// clientAddr returns where the client is, for people.
+func clientAddr(nc net.Conn) string {
+	if a := nc.RemoteAddr(); a.Network() == "tcp" {
+		return a.String()
+	}
+	return "unix"
 }
 
 // serve reads and dispatches requests until the client goes or the server

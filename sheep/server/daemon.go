@@ -18,7 +18,7 @@ const MaxIO = 64 << 20
 const maxOther = 64 << 10
 
 // Parts is what a Daemon is made of. All but Owner, Replica, Copies, Recovery,
-// Scrub and Losses are required; without these the operations that need them answer
+// Scrub, Losses and Flights are required; without these the operations that need them answer
 // ResultNotSupported, or with nothing to tell.
 type Parts struct {
 	Guard      Guard
@@ -30,6 +30,7 @@ type Parts struct {
 	Recovery   Recovery
 	Scrub      Scrub
 	Losses     Losses
+	Flights    Flights
 
 	// Owner returns what serves the requests that the gateway with the
 	// incarnation forwards.

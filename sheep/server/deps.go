@@ -100,6 +100,12 @@ type Recovery interface {
 	Repair(ctx context.Context, id sheep.ObjectID, from netip.AddrPort) error
 }
 
+// Flights are the requests of clients in flight.
+type Flights interface {
+	// Slow returns those that have been for at least age, the oldest first.
+	Slow(age time.Duration) proto.SlowList
+}
+
 // A LogLevel is the level of this node's log, as syslog counts: 0 emergency to
 // 7 debug.
 type LogLevel interface {

@@ -119,6 +119,15 @@ func (d *Daemon) getWaiting(r *Request) {
 	d.record(r, proto.WaitingRoom, w.Append)
 }
 
+// getSlow serves GET_SLOW.
+func (d *Daemon) getSlow(r *Request) {
+	if d.Flights == nil {
+		unsupported(d, r)
+		return
+	}
+	d.record(r, proto.SlowRoom, d.Flights.Slow(proto.SlowAge).Append)
+}
+
 // getRecovery serves GET_RECOVERY.
 func (d *Daemon) getRecovery(r *Request) {
 	var t proto.Throttle

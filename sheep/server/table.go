@@ -89,6 +89,7 @@ func operations() [256]operation {
 		proto.OpGetSpace:     slow((*Daemon).getSpace, proto.SpaceReportSize),
 		proto.OpGetScrub:     quick((*Daemon).getScrub, proto.ScrubRoom),
 		proto.OpGetWaiting:   quick((*Daemon).getWaiting, proto.WaitingRoom),
+		proto.OpGetSlow:      slow((*Daemon).getSlow, proto.SlowRoom),
 		proto.OpGetRecovery:  quick((*Daemon).getRecovery, proto.ThrottleSize),
 		proto.OpSetRecovery:  {run: (*Daemon).setRecovery, min: proto.ThrottleSize, inline: true},
 

@@ -109,6 +109,7 @@ func nodeCommands() []command {
 			{name: "plug", about: "add disks", needs: 1, max: 1, run: notSupported},
 			{name: "unplug", about: "remove disks", needs: 1, max: 1, run: notSupported},
 		}},
+		{name: "slow", about: "show the requests that have been in flight for long, and what they wait for", options: "aprhT", json: true, args: "[node]", nodes: true, max: 1, run: nodeSlow},
 		{name: "stat", about: "show what the node has done", options: "aprwhT", json: true, run: nodeStat},
 		{name: "log", about: "show or set how much the node logs", options: "aphT", words: []word{
 			{name: "level", about: "get, set <level>, or list the levels there are", needs: 1, max: 2, run: nodeLogLevel},

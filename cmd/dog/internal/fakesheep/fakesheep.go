@@ -58,6 +58,7 @@ type node struct {
 	free    uint64                         // of the disk
 	down    bool
 	recover proto.RecoveryState
+	slow    []proto.SlowRequest
 }
 
 // Start is the time at which the clock of a Cluster starts.
@@ -112,6 +113,13 @@ func (c *Cluster) Recovering(i int, state proto.RecoveryState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.nodes[i].recover = state
+}
+
+// Slow says which requests have been in flight on node i for long.
+func (c *Cluster) Slow(i int, requests ...proto.SlowRequest) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodes[i].slow = requests
 }
 
 // Copy returns node i's copy of an object, nil if it has none. The test may

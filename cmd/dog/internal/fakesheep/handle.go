@@ -109,6 +109,11 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 				{ID: sheep.DataObject(0x7c2b25, 3), Since: 1700000000, Reason: "node 127.0.0.1:7009 is absent:\nask again"}}}
 		}
 		return reply{}, w.Append(nil), 0
+	case proto.OpGetSlow:
+		if c.Plain {
+			return reply{}, nil, proto.ResultInvalid
+		}
+		return reply{}, proto.SlowList{Total: uint32(len(n.slow)), Requests: n.slow}.Append(nil), 0
 	case proto.OpGetSpace:
 		return reply{}, proto.SpaceReport{Size: nodeSpace, Free: n.free, NearFull: nodeSpace / 20, Reserve: nodeSpace / 100}.Append(nil), 0
 	case proto.OpGetScrub:

@@ -1,0 +1,83 @@
+package tests_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"sheepdog/tests/harness"
+)
+
+// A slow is what the tests look at of dog node slow --json.
+type slow struct {
+	Age    float64  `json:"age_seconds"`
+	Op     string   `json:"op"`
+	Object string   `json:"object"`
+	Name   string   `json:"name"`
+	State  string   `json:"state"`
+	Waits  []string `json:"waits_for"`
+	Epoch  uint32   `json:"epoch"`
+	Client string   `json:"client"`
+}
+
+// slowAt returns the slow requests on node n.
+func slowAt(t *testing.T, c *harness.Cluster, n *harness.Node) []slow {
+	t.Helper()
+	var rows []slow
+	if err := json.Unmarshal([]byte(c.DogAt(n, nil, "node", "slow", n.Addr(), "--json")), &rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// TestARequestThatHangsIsTold stops a node, and with it a write that has to reach it.
+func TestARequestThatHangsIsTold(t *testing.T) {
+	c := nbdCluster(t, 3, 3)
+	c.Dog("vdi", "create", "disk", "64M")
+	front, victim := c.Nodes[0], c.Nodes[2]
+	dev := dialNBD(t, front, "disk")
+	block := make([]byte, 4096)
+	if err := dev.WriteAt(t.Context(), block, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Dog("node", "slow"); !strings.HasPrefix(got, "No request") {
+		t.Errorf("while nothing hangs:\n%s", got)
+	}
+	if err := victim.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	victim.Doomed = true
+	written := make(chan error, 1)
+	go func() { written <- dev.WriteAt(t.Context(), block, 0) }()
+	c.Until("the write to be slow", func(context.Context) error {
+		rows := slowAt(t, c, front)
+		if len(rows) == 0 {
+			return errors.New("nothing is slow")
+		}
+		r := rows[0]
+		if r.Op != "write" || r.Name != "disk" || r.State != "peer" || fmt.Sprint(r.Waits) != "["+victim.Addr()+"]" ||
+			r.Epoch == 0 || r.Client != "nbd unix" || r.Age < 1 || !strings.HasSuffix(r.Object, "00000000") {
+			t.Fatalf("got %+v", r)
+		}
+		return nil
+	})
+	select {
+	case err := <-written:
+		t.Errorf("the write has ended: %v", err)
+	default:
+	}
+	if err := victim.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	c.WaitRecovered()
+	if got := c.Dog("node", "slow"); !strings.HasPrefix(got, "No request") {
+		t.Errorf("when it goes on:\n%s", got)
+	}
+}
