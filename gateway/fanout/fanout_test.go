@@ -225,3 +225,19 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 		c.wantEnd(t, sheep.ErrShutdown)
 	})
 }
+
+// Whoever ends a request for good may change the membership in the same moment.
+func TestWhatEndsARequestIsItsEndThoughTheEpochChanges(t *testing.T) {
+	for range 20 { // what a select takes is left to chance
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(3)
+			f.set(f.holders()[1], func(s *storage) { s.fail = &sheep.StaleEpochError{Sent: 1, Current: 2} })
+			ctx, cancel := context.WithCancelCause(t.Context())
+			c := begin(func() error { return f.Fanout.Write(ctx, ref, create("one")) })
+			c.wantWaiting(t, "a copy is in another epoch")
+			cancel(sheep.ErrShutdown)
+			f.next(func(*cluster.View) {})
+			c.wantEnd(t, sheep.ErrShutdown)
+		})
+	}
+}

@@ -52,11 +52,10 @@ func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try fu
 		case <-timer.C:
 			wait = min(2*wait, lastWait)
 		case <-patient.Done():
-			err = fmt.Errorf("%s object %v in epoch %d: %w: %v", op, id, v.Epoch, context.Cause(patient), err)
 		}
 		timer.Stop()
-		if patient.Err() != nil {
-			return err
+		if patient.Err() != nil { // which matters more than the reason to wait
+			return fmt.Errorf("%s object %v in epoch %d: %w: %v", op, id, v.Epoch, context.Cause(patient), err)
 		}
 	}
 }
