@@ -84,6 +84,11 @@ func (f *fleet) next(change func(v *cluster.View)) {
 		change(v)
 	}
 	f.view = v
+	f.wake()
+}
+
+// wake has everybody look at the view again. The caller holds f.mu.
+func (f *fleet) wake() {
 	close(f.changed)
 	f.changed = make(chan struct{})
 }

@@ -226,17 +226,18 @@ func TestARequestEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// Whoever ends a request for good may change the membership in the same moment.
-func TestWhatEndsARequestIsItsEndThoughTheEpochChanges(t *testing.T) {
+// A node that was expelled ends its requests and wakes them in the same moment.
+func TestWhatEndsARequestIsItsErrorThoughItIsWoken(t *testing.T) {
 	for range 20 { // what a select takes is left to chance
 		synctest.Test(t, func(t *testing.T) {
-			f := newFleet(3)
-			f.set(f.holders()[1], func(s *storage) { s.fail = &sheep.StaleEpochError{Sent: 1, Current: 2} })
+			f, hold := newFleet(3), make(chan struct{})
+			f.set(f.holders()[1], func(s *storage) { s.fail, s.hold = &sheep.StaleEpochError{Sent: 1, Current: 2}, hold })
 			ctx, cancel := context.WithCancelCause(t.Context())
 			c := begin(func() error { return f.Fanout.Write(ctx, ref, create("one")) })
-			c.wantWaiting(t, "a copy is in another epoch")
+			c.wantWaiting(t, "a copy has not answered")
 			cancel(sheep.ErrShutdown)
-			f.next(func(*cluster.View) {})
+			f.set(nil, func(*storage) { f.wake() })
+			close(hold)
 			c.wantEnd(t, sheep.ErrShutdown)
 		})
 	}
