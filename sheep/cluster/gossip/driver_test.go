@@ -100,6 +100,19 @@ func TestNodesMayMove(t *testing.T) {
 	}
 }
 
+func TestANodeWithANewDiskHasItsOldAddress(t *testing.T) {
+	t.Parallel()
+	nodes := begin(t, 3)
+	awaitVoters(t, nodes[0], 3, 0)
+	propose(t, nodes, "begin")
+	nodes[2].stop()
+	nodes[2].cfg.Dir, nodes[2].cfg.Seeds = t.TempDir(), []string{nodes[0].addr()}
+	nodes[2].start()
+	awaitMembers(t, nodes, 3)
+	awaitVoters(t, nodes[0], 3, 0)
+	propose(t, nodes, "end")
+}
+
 func TestSnapshotsShortenTheLog(t *testing.T) {
 	t.Parallel()
 	first := newNode(t)

@@ -212,6 +212,9 @@ func (d *Driver) addServer(_ context.Context, q addServerRequest) (addServerAnsw
 	if d.configuredAddress(q.ID) == q.Addr {
 		return a, nil
 	}
+	if err := d.vacate(q.Addr, q.ID); err != nil {
+		return a, fmt.Errorf("%w: %w", errNotLeader, err)
+	}
 	done := d.raft.AddNonvoter(raft.ServerID(q.ID), raft.ServerAddress(q.Addr), 0, applyTimeout)
 	if err := done.Error(); err != nil {
 		return a, fmt.Errorf("%w: %w", errNotLeader, err)
@@ -219,6 +222,24 @@ func (d *Driver) addServer(_ context.Context, q addServerRequest) (addServerAnsw
 	d.log.Info("a node follows the log", "node", q.ID, "address", q.Addr)
 	d.wake.fire()
 	return a, nil
+}
+
+// vacate takes a node that has left out of Raft's servers if its address is now
+// that of the node id, as after a machine got a new disk. Raft has an address once.
+func (d *Driver) vacate(addr, id string) error {
+	for _, s := range d.servers() {
+		if string(s.Address) != addr || string(s.ID) == id {
+			continue
+		}
+		if slices.ContainsFunc(d.members(), func(m member) bool { return m.id == string(s.ID) }) {
+			return fmt.Errorf("node %s has the address %s and has not left yet", s.ID, addr)
+		}
+		if err := d.raft.RemoveServer(s.ID, 0, applyTimeout).Error(); err != nil {
+			return fmt.Errorf("remove node %s, whose address %s node %s has now: %w", s.ID, addr, id, err)
+		}
+		d.log.Info("a node has left for good, another one has its address", "node", s.ID, "address", addr)
+	}
+	return nil
 }
 
 // knownAddresses returns the addresses of nodes that this one has ever heard of,
