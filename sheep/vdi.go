@@ -1,5 +1,7 @@
 package sheep
 
+import "time"
+
 // A VDI is what every node knows of a virtual disk, without reading its inode.
 type VDI struct {
 	ID         VDIID
@@ -20,7 +22,16 @@ type Lock struct {
 	State        LockState
 	Owner        Node        // if exclusive
 	Life         Incarnation // of the owner, if the lock ends with it; else 0
+	Session      uint64      // of that life, if the lock ends with that, too; else 0
+	Holder       Holder      // if exclusive
 	Participants []Participant
+}
+
+// A Holder is the client that a gateway has taken a lock for. It is zero if that
+// is not known: the gateway answers for the lock.
+type Holder struct {
+	Client Client
+	Since  time.Time
 }
 
 // A LockState says how a VDI is locked. The numbers are the wire's: never renumber.
@@ -35,8 +46,9 @@ const (
 
 // A Participant is one gateway that shares a VDI's lock.
 type Participant struct {
-	Node  Node
-	State ShareState
+	Node   Node
+	State  ShareState
+	Holder Holder
 }
 
 // A ShareState says what a participant's cached inode is worth. The numbers

@@ -162,6 +162,7 @@ func (c *Cluster) buildView() *View {
 		Joined:           c.applying.member,
 	}
 	s.healing.show(v, c.cfg.HealDelay)
+	s.deadlines.show(v)
 	for i, m := range s.members {
 		v.Members[i] = Member{Node: m.node, Incarnation: m.inc, Joined: m.joined, Complete: m.complete}
 	}

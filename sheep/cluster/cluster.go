@@ -25,9 +25,12 @@ type Cluster struct {
 	inc  sheep.Incarnation // set once
 	log  *slog.Logger      // set once
 
-	view  atomic.Pointer[View]
-	seq   atomic.Uint64 // of the latest proposal
-	lease atomic.Bool   // this node is a member and was not stopped
+	view atomic.Pointer[View]
+	seq  atomic.Uint64 // of the latest proposal
+
+	sessions atomic.Uint64 // so far
+
+	lease atomic.Bool // this node is a member and was not stopped
 
 	mu    sync.RWMutex // taken for reading by look-ups, for writing by the apply goroutine alone
 	state *state       // guarded by mu

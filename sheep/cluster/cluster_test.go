@@ -368,8 +368,8 @@ func TestLocksAreSeenByAll(t *testing.T) {
 	nodes := form(t, &l, 2)
 	vdi := sheep.VDI{ID: 5, Name: "disk", Policy: sheep.Replicated(2), BlockShift: 22}
 	must(t, nodes[0].AddVDI(t.Context(), 0, vdi, true))
-	must(t, nodes[0].Lock(t.Context(), 5, true))
-	must(t, nodes[1].Lock(t.Context(), 5, true))
+	must(t, nodes[0].Lock(t.Context(), 5, cluster.LockRequest{Shared: true}))
+	must(t, nodes[1].Lock(t.Context(), 5, cluster.LockRequest{Shared: true}))
 	must(t, nodes[1].Coherence(t.Context(), 5, true))
 	must(t, nodes[0].Coherence(t.Context(), 5, false))
 	got := nodes[0].LockOf(5)
@@ -382,7 +382,7 @@ func TestLocksAreSeenByAll(t *testing.T) {
 	if got := nodes[0].LockOf(5).Participants; len(got) != 1 {
 		t.Errorf("after unlocking the participants are %v", got)
 	}
-	if err := nodes[0].Lock(t.Context(), 5, false); !errors.Is(err, sheep.ErrVDILocked) {
+	if err := nodes[0].Lock(t.Context(), 5, cluster.LockRequest{}); !errors.Is(err, sheep.ErrVDILocked) {
 		t.Errorf("an exclusive lock was answered %v", err)
 	}
 }

@@ -99,8 +99,9 @@ func appendVDI(b []byte, v sheep.VDI) []byte {
 // A decoder reads what the append functions wrote. After the first thing that
 // is missing or not canonical it is bad, and reads zeroes.
 type decoder struct {
-	b   []byte
-	bad bool
+	b       []byte
+	bad     bool
+	version uint8 // of a state
 }
 
 // end returns an error unless everything was read and well formed.

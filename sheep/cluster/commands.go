@@ -96,18 +96,42 @@ func (c *Cluster) AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setB
 	return c.command(ctx, fmt.Sprintf("add VDI %v", v.ID), addVDIMsg{old, v, setBit})
 }
 
+// A LockRequest says for whom a lock is. The zero value is an exclusive lock of
+// somebody who is not known, that lasts until it is given back.
+type LockRequest struct {
+	Shared bool
+	Client sheep.Client
+
+	// Session, if it is not 0, is what an exclusive lock ends with: by
+	// EndSession, or with this life of the daemon.
+	Session uint64
+}
+
 // Lock locks a VDI for this gateway. sheep.ErrVDILocked means that the lock is
 // taken, also by this gateway itself; an exclusive lock of a gateway that is
 // gone is free. In a cluster without the locking flag it
 // only checks that the VDI exists.
-func (c *Cluster) Lock(ctx context.Context, vid sheep.VDIID, shared bool) error {
-	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid), lockMsg{vid: vid, shared: shared})
+func (c *Cluster) Lock(ctx context.Context, vid sheep.VDIID, r LockRequest) error {
+	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid),
+		lockMsg{vid: vid, shared: r.Shared, bound: r.Session != 0, session: r.Session, client: clipped(r.Client)})
 }
 
-// LockBound is Lock for an exclusive lock that ends with this life of the
-// daemon.
-func (c *Cluster) LockBound(ctx context.Context, vid sheep.VDIID) error {
-	return c.command(ctx, fmt.Sprintf("lock VDI %v", vid), lockMsg{vid: vid, bound: true})
+// maxClient bounds the texts that the log has of a client.
+const maxClient = 255
+
+func clipped(c sheep.Client) sheep.Client {
+	c.Kind, c.Addr = c.Kind[:min(len(c.Kind), maxClient)], c.Addr[:min(len(c.Addr), maxClient)]
+	return c
+}
+
+// NewSession returns a number for a client whose locks are to end with it. No
+// other session of this life of the daemon has it.
+func (c *Cluster) NewSession() uint64 { return c.sessions.Add(1) }
+
+// EndSession releases the locks of a session of this daemon that are left, also
+// those of VDIs that became snapshots, which the heads after them have.
+func (c *Cluster) EndSession(ctx context.Context, session uint64) error {
+	return c.command(ctx, fmt.Sprintf("end session %d", session), endSessionMsg{session})
 }
 
 // Unlock releases the exclusive lock of a VDI, whoever holds it, or the share

@@ -240,6 +240,7 @@ func (s *state) restart(last Entry, fx *effects) {
 	fresh.index = s.index
 	fresh.plans = s.plans[:min(len(s.plans), 1)]
 	fresh.healing = s.healing.nextLife()
+	fresh.deadlines = s.deadlines
 	if !last.Fork {
 		fresh.former = s.formerLife()
 	}

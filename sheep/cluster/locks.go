@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 
 	"sheepdog/sheep"
@@ -14,18 +15,42 @@ const maxParticipants = 31
 
 // lockMsg locks a VDI for the proposer's gateway.
 type lockMsg struct {
-	vid    sheep.VDIID
-	shared bool
-	bound  bool // an exclusive lock that ends with the life of the gateway
+	vid     sheep.VDIID
+	shared  bool
+	bound   bool // an exclusive lock that ends with the life of the gateway
+	session uint64
+	client  sheep.Client
 }
 
 func (lockMsg) kind() messageKind { return kindLock }
 
 func (m lockMsg) append(b []byte) []byte {
-	return appendBool(appendBool(appendVID(b, m.vid), m.shared), m.bound)
+	b = appendBool(appendBool(appendVID(b, m.vid), m.shared), m.bound)
+	if !m.named() {
+		return b
+	}
+	return appendClient(le.AppendUint64(b, m.session), m.client)
 }
 
-func (m lockMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
+// named reports whether m says for whom the lock is. Older daemons did not.
+func (m lockMsg) named() bool { return m.session != 0 || m.client != (sheep.Client{}) }
+
+func decodeLock(d *decoder) message {
+	m := lockMsg{vid: d.vid(), shared: d.bool(), bound: d.bool()}
+	if len(d.b) > 0 {
+		m.session, m.client = d.u64(), d.client()
+		d.bad = d.bad || !m.named()
+	}
+	return m
+}
+
+func appendClient(b []byte, c sheep.Client) []byte {
+	return appendString(appendString(b, c.Kind), c.Addr)
+}
+
+func (d *decoder) client() sheep.Client { return sheep.Client{Kind: d.string(), Addr: d.string()} }
+
+func (m lockMsg) apply(s *state, from *member, e *Entry, _ *effects) error {
 	if err := s.serving(); err != nil {
 		return err
 	}
@@ -39,15 +64,16 @@ func (m lockMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
 	if st.lock.State == sheep.Exclusive && !s.isPresent(st.lock.Owner) {
 		st.lock = sheep.Lock{State: sheep.Unlocked} // its client has lost the disk with its gateway
 	}
+	holder := sheep.Holder{Client: m.client, Since: unixTime(e.Time)}
 	switch {
 	case m.shared:
-		return st.share(from.node)
+		return st.share(from.node, holder)
 	case st.lock.State != sheep.Unlocked:
 		return sheep.ErrVDILocked
 	}
-	st.lock = sheep.Lock{State: sheep.Exclusive, Owner: from.node}
+	st.lock = sheep.Lock{State: sheep.Exclusive, Owner: from.node, Holder: holder}
 	if m.bound {
-		st.lock.Life = from.inc
+		st.lock.Life, st.lock.Session = from.inc, m.session
 	}
 	return nil
 }
@@ -59,11 +85,11 @@ func (s *state) isPresent(n sheep.Node) bool {
 
 // share adds a participant. The first may have changed the inode; later ones
 // must read it if somebody may have.
-func (v *vdiState) share(n sheep.Node) error {
+func (v *vdiState) share(n sheep.Node, h sheep.Holder) error {
 	if v.lock.State == sheep.Unlocked {
 		v.lock = sheep.Lock{
 			State:        sheep.Shared,
-			Participants: []sheep.Participant{{Node: n, State: sheep.ShareModified}},
+			Participants: []sheep.Participant{{Node: n, State: sheep.ShareModified, Holder: h}},
 		}
 		return nil
 	}
@@ -74,7 +100,7 @@ func (v *vdiState) share(n sheep.Node) error {
 	if slices.ContainsFunc(v.lock.Participants, func(p sheep.Participant) bool { return p.State == sheep.ShareModified }) {
 		state = sheep.ShareInvalidated
 	}
-	v.lock.Participants = append(v.lock.Participants, sheep.Participant{Node: n, State: state})
+	v.lock.Participants = append(v.lock.Participants, sheep.Participant{Node: n, State: state, Holder: h})
 	return nil
 }
 
@@ -169,6 +195,25 @@ func (m unlockMsg) apply(s *state, _ *member, _ *Entry, _ *effects) error {
 		st.leaveShare(m.node)
 	case st.lock.State == sheep.Exclusive:
 		st.lock = sheep.Lock{State: sheep.Unlocked}
+	}
+	return nil
+}
+
+// endSessionMsg releases the exclusive locks that a session of the proposer has,
+// on whichever VDIs they are by now.
+type endSessionMsg struct{ session uint64 }
+
+func (endSessionMsg) kind() messageKind        { return kindEndSession }
+func (m endSessionMsg) append(b []byte) []byte { return le.AppendUint64(b, m.session) }
+
+func (m endSessionMsg) apply(s *state, from *member, _ *Entry, _ *effects) error {
+	if m.session == 0 {
+		return fmt.Errorf("%w: session 0", sheep.ErrInvalid)
+	}
+	for _, v := range s.vdis.all {
+		if l := &v.lock; l.State == sheep.Exclusive && l.Life == from.inc && l.Session == m.session {
+			*l = sheep.Lock{State: sheep.Unlocked}
+		}
 	}
 	return nil
 }

@@ -38,10 +38,17 @@ func TestLocksFollowTheHead(t *testing.T) {
 			for _, c := range tt.changes {
 				table.put(c.VDI, true)
 			}
+			limits := deadlines{vdis: map[sheep.VDIID]int64{5: 7e9}}
 			doubt := Doubt{Since: 9, Blind: true}
 			table.all[5].doubt = doubt
 			table.moveLocks(tt.changes)
 			table.moveDoubts(tt.changes)
+			limits.follow(&table, tt.changes)
+			for id, st := range table.all {
+				if _, ok := limits.vdis[id]; ok != (st.vdi.Name == "disk") {
+					t.Errorf("VDI %v has a deadline: %v", id, ok)
+				}
+			}
 			if head := table.all[6]; head != nil && (head.doubt != doubt || table.all[5].doubt.Since != 0) {
 				t.Errorf("doubt: got %+v at the head, %+v at its snapshot; want it moved", head.doubt, table.all[5].doubt)
 			}

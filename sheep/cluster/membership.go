@@ -32,7 +32,7 @@ func (m formatMsg) apply(s *state, _ *member, e *Entry, fx *effects) error {
 	s.dropOwners(fx)
 	s.dropPlans(fmt.Errorf("%w: the cluster was formatted", sheep.ErrAgain), fx)
 	s.vdis = newVDITable()
-	s.settings, s.healing = m.settings, newHealing()
+	s.settings, s.healing, s.deadlines = m.settings, newHealing(), deadlines{}
 	s.status, s.started = OK, true
 	s.epoch, s.forced = 0, 0
 	fx.format = true

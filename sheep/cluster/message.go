@@ -46,6 +46,8 @@ const (
 	kindMaintain     messageKind = 23
 	kindDrain        messageKind = 24
 	kindStart        messageKind = 25
+	kindEndSession   messageKind = 26
+	kindSetDeadline  messageKind = 27
 )
 
 // decode reads the body of a message of kind k.
@@ -72,7 +74,7 @@ func (k messageKind) decode(d *decoder) message {
 	case kindAddVDI:
 		return addVDIMsg{old: d.vid(), vdi: d.vdi(), used: d.bool()}
 	case kindLock:
-		return lockMsg{vid: d.vid(), shared: d.bool(), bound: d.bool()}
+		return decodeLock(d)
 	case kindUnlock:
 		return unlockMsg{vid: d.vid(), shared: d.bool(), node: d.node()}
 	case kindCoherence:
@@ -99,6 +101,10 @@ func (k messageKind) decode(d *decoder) message {
 		return maintainMsg{addr: d.addr(), on: d.bool(), duration: int64(d.u64())}
 	case kindStart:
 		return startMsg{}
+	case kindEndSession:
+		return endSessionMsg{d.u64()}
+	case kindSetDeadline:
+		return setDeadlineMsg{vid: d.vid(), value: int64(d.u64())}
 	case kindDrain:
 		return drainMsg{addr: d.addr(), on: d.bool()}
 	}

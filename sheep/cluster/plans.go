@@ -222,6 +222,9 @@ func (m doneMsg) apply(s *state, from *member, _ *Entry, fx *effects) error {
 	}
 	s.vdis.moveLocks(m.changes)
 	s.vdis.moveDoubts(m.changes)
+	if s.deadlines.follow(&s.vdis, m.changes) {
+		fx.view = true
+	}
 	var err error
 	if m.fail != "" {
 		err = errors.New(m.fail)

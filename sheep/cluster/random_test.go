@@ -167,7 +167,7 @@ func (g *generator) message(s *state, m *member) message {
 	if len(s.plans) > 0 {
 		plan = s.plans[0].index
 	}
-	switch g.rng.IntN(23) {
+	switch g.rng.IntN(25) {
 	case 0:
 		if s.epoch == 0 || g.rng.IntN(20) == 0 {
 			return formatMsg{Settings{Ctime: g.index, Copies: 2, BlockShift: 22, Flags: FlagAutoVNode | FlagLocks, Store: "tree"}}
@@ -185,7 +185,7 @@ func (g *generator) message(s *state, m *member) message {
 	case 4:
 		return addVDIMsg{old: sheep.VDIID(g.rng.IntN(6)), vdi: v, used: true}
 	case 5:
-		return lockMsg{vid, g.rng.IntN(2) == 0, g.rng.IntN(2) == 0}
+		return lockMsg{vid: vid, shared: g.rng.IntN(2) == 0, bound: g.rng.IntN(2) == 0, session: g.rng.Uint64N(3), client: sheep.Client{Kind: "nbd", Addr: "unix"}}
 	case 6:
 		return unlockMsg{vid, g.rng.IntN(2) == 0, m.node}
 	case 7:
@@ -210,6 +210,10 @@ func (g *generator) message(s *state, m *member) message {
 		return maintainMsg{addr: testNode(fmt.Sprintf("%x", 1+g.rng.IntN(8))).Addr, on: g.rng.IntN(2) == 0, duration: int64(g.rng.IntN(3) * 100)}
 	case 21:
 		return drainMsg{addr: testNode(fmt.Sprintf("%x", 1+g.rng.IntN(8))).Addr, on: g.rng.IntN(3) == 0}
+	case 22:
+		return endSessionMsg{g.rng.Uint64N(3)}
+	case 23:
+		return setDeadlineMsg{sheep.VDIID(g.rng.IntN(6)), int64(g.rng.IntN(4)) - 1}
 	}
 	return contributeMsg{[]KnownVDI{{v, sheep.Epoch(g.rng.IntN(5))}}}
 }

@@ -149,18 +149,31 @@ func (p *player) summary() string {
 		}
 		switch v.lock.State {
 		case sheep.Exclusive:
-			line.WriteString(" locked by " + letter(v.lock.Owner))
+			line.WriteString(" locked by " + letter(v.lock.Owner) + holderText(v.lock.Holder))
 		case sheep.Shared:
 			line.WriteString(" shared by")
 			for _, q := range v.lock.Participants {
-				fmt.Fprintf(&line, " %s(%d)", letter(q.Node), q.State)
+				fmt.Fprintf(&line, " %s(%d)%s", letter(q.Node), q.State, holderText(q.Holder))
 			}
 		}
+	}
+	if s.deadlines.cluster != 0 || len(s.deadlines.vdis) > 0 {
+		var v View
+		s.deadlines.show(&v)
+		fmt.Fprintf(&line, " deadline %v %v", v.Deadline, v.VDIDeadlines)
 	}
 	for _, q := range s.plans {
 		fmt.Fprintf(&line, " plan %d by %x", q.index, uint64(q.executor))
 	}
 	return line.String()
+}
+
+// holderText shows the client that has a lock, if that is known.
+func holderText(h sheep.Holder) string {
+	if h.Client == (sheep.Client{}) {
+		return ""
+	}
+	return fmt.Sprintf("/%s since %d", h.Client.Kind, h.Since.Unix())
 }
 
 // healingText shows what a view says of healing that waits.
@@ -292,7 +305,20 @@ func (p *player) message(verb string, rest []string) message {
 	case "add":
 		return addVDIMsg{old: sheep.VDIID(number(a, "old", 0)), vdi: testVDI(rest[0], rest[1]), used: true}
 	case "lock":
-		return lockMsg{vid(), slices.Contains(rest, "shared"), slices.Contains(rest, "bound")}
+		return lockMsg{
+			vid: vid(), shared: slices.Contains(rest, "shared"), bound: slices.Contains(rest, "bound"),
+			session: number(args(rest), "session", 0), client: sheep.Client{Kind: args(rest)["client"]},
+		}
+	case "end":
+		return endSessionMsg{number(args(rest), "session", 0)}
+	case "deadline":
+		if rest[0] == "0" {
+			return setDeadlineMsg{value: int64(number(args(rest), "seconds", 0)) * 1e9}
+		}
+		if slices.Contains(rest, "cluster") {
+			return setDeadlineMsg{vid(), int64(AsCluster)}
+		}
+		return setDeadlineMsg{vid(), int64(number(args(rest), "seconds", 0)) * 1e9}
 	case "unlock":
 		return unlockMsg{vid(), slices.Contains(rest, "shared"), testNode(rest[1])}
 	case "modified":

@@ -6,8 +6,9 @@ import (
 	"sheepdog/sheep"
 )
 
-// stateVersion is the first byte of a marshalled state.
-const stateVersion = 1
+// stateVersion is the first byte of a marshalled state. Version 1, which older
+// daemons have written, tells nothing of deadlines and of who holds locks.
+const stateVersion = 2
 
 // marshal returns the state as restore reads it. Equal states give equal bytes.
 func (s *state) marshal() []byte {
@@ -18,6 +19,7 @@ func (s *state) marshal() []byte {
 	b = appendBool(b, s.turnover)
 	b = appendBool(b, s.recoveryOff)
 	b = appendHealing(b, s.healing)
+	b = appendDeadlines(b, s.deadlines)
 	b = appendSettings(b, s.settings)
 	b = le.AppendUint32(b, uint32(s.epoch))
 	b = le.AppendUint64(b, uint64(s.epochTime))
@@ -46,8 +48,8 @@ func (s *state) marshal() []byte {
 // restoreState is the inverse of marshal.
 func restoreState(b []byte) (*state, error) {
 	d := &decoder{b: b}
-	if v := d.u8(); v != stateVersion {
-		return nil, fmt.Errorf("%w: state of the cluster has version %d, not %d", sheep.ErrVersion, v, stateVersion)
+	if d.version = d.u8(); d.version == 0 || d.version > stateVersion {
+		return nil, fmt.Errorf("%w: state of the cluster has version %d, not %d", sheep.ErrVersion, d.version, stateVersion)
 	}
 	s := newState()
 	s.status = Status(d.u8())
@@ -57,6 +59,9 @@ func restoreState(b []byte) (*state, error) {
 	s.turnover = d.bool()
 	s.recoveryOff = d.bool()
 	s.healing = d.healing()
+	if d.version >= 2 {
+		s.deadlines = d.deadlines()
+	}
 	s.settings = d.settings()
 	s.epoch = sheep.Epoch(d.u32())
 	s.epochTime = int64(d.u64())
@@ -158,6 +163,7 @@ func appendVDIState(b []byte, st *vdiState) []byte {
 	switch st.lock.State {
 	case sheep.Exclusive:
 		b = le.AppendUint64(appendNode(b, st.lock.Owner), uint64(st.lock.Life))
+		b = appendHolder(le.AppendUint64(b, st.lock.Session), st.lock.Holder)
 	case sheep.Shared:
 		b = appendList(b, st.lock.Participants, appendParticipant)
 	}
@@ -172,7 +178,10 @@ func (d *decoder) vdiState() *vdiState {
 	switch st.lock.State {
 	case sheep.Unlocked:
 	case sheep.Exclusive:
-		st.lock.Owner, st.lock.Life = d.node(), sheep.Incarnation(d.u64())
+		st.lock.Owner, st.lock.Life = d.node(), d.inc()
+		if d.version >= 2 {
+			st.lock.Session, st.lock.Holder = d.u64(), d.holder()
+		}
 	case sheep.Shared:
 		st.lock.Participants = list(d, nodeSize+1, (*decoder).participant)
 	default:
@@ -182,11 +191,23 @@ func (d *decoder) vdiState() *vdiState {
 }
 
 func appendParticipant(b []byte, p sheep.Participant) []byte {
-	return append(appendNode(b, p.Node), byte(p.State))
+	return appendHolder(append(appendNode(b, p.Node), byte(p.State)), p.Holder)
 }
 
 func (d *decoder) participant() sheep.Participant {
-	return sheep.Participant{Node: d.node(), State: sheep.ShareState(d.u8())}
+	p := sheep.Participant{Node: d.node(), State: sheep.ShareState(d.u8())}
+	if d.version >= 2 {
+		p.Holder = d.holder()
+	}
+	return p
+}
+
+func appendHolder(b []byte, h sheep.Holder) []byte {
+	return appendClient(le.AppendUint64(b, uint64(unixNano(h.Since))), h.Client)
+}
+
+func (d *decoder) holder() sheep.Holder {
+	return sheep.Holder{Since: unixTime(int64(d.u64())), Client: d.client()}
 }
 
 func appendOwner(b []byte, vid sheep.VDIID, o owner) []byte {

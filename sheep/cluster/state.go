@@ -32,6 +32,7 @@ type state struct {
 	former      formerLife
 	recoveryOff bool
 	healing     healing
+	deadlines   deadlines
 	members     []*member // in the order of their joins
 	waiting     []Entry   // joins that wait for the end of a cluster that shuts down
 	vdis        vdiTable

@@ -65,6 +65,9 @@ type View struct {
 	Maintenance []Maintenance    // nodes whose departure is meant
 	Drained     []netip.AddrPort // nodes that are to hold nothing; in Nodes they have no VNodes
 
+	Deadline     time.Duration                 // so long clients wait for a request; 0 is for ever
+	VDIDeadlines map[sheep.VDIID]time.Duration // of the VDIs that have one of their own
+
 	ForcedEpoch sheep.Epoch // members of older epochs that are missing were given up
 	HealedEpoch sheep.Epoch // the newest epoch that all its members were complete for
 	Joined      bool        // this node is a member
