@@ -44,10 +44,10 @@ type diskSlot struct {
 type openDisk struct {
 	*vdi.Disk
 
-	disks  *disks
-	slot   *diskSlot
-	users  int  // of whoever has the slot's turn
-	locked bool // this node has the VDI lock for it
+	disks   *disks
+	slot    *diskSlot
+	users   int    // of whoever has the slot's turn
+	session uint64 // with which its VDI lock ends; 0 if it has none
 }
 
 func newDisks(host *diskHost, c *cluster.Cluster) *disks {
@@ -100,23 +100,25 @@ func (s *disks) join(ctx context.Context, slot *diskSlot, sel selection, lock bo
 func (s *disks) begin(ctx context.Context, sel selection, lock bool) (*openDisk, error) {
 	d := &openDisk{disks: s}
 	if lock && s.cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
-		if err := s.lock(ctx, &sel); err != nil {
+		d.session = s.cluster.NewSession()
+		if err := s.lock(ctx, &sel, d.session); err != nil {
 			return nil, err
 		}
-		d.locked = true
 	}
 	disk, err := vdi.OpenDisk(ctx, s.host, sel.name, sel.tag, sel.snapID, vdi.DiskConfig{})
-	if err != nil && d.locked {
-		err = errors.Join(err, s.unlock(ctx, sel.vdi.ID))
+	if err != nil && d.session != 0 {
+		err = errors.Join(err, s.cluster.EndSession(ctx, d.session))
 	}
 	d.Disk = disk
 	return d, err
 }
 
 // lock takes the VDI lock of sel, or of what has taken its place meanwhile.
-func (s *disks) lock(ctx context.Context, sel *selection) error {
+func (s *disks) lock(ctx context.Context, sel *selection, session uint64) error {
+	want := cluster.LockRequest{Session: session}
+	want.Client, _ = sheep.ClientOf(ctx)
 	for {
-		err := s.cluster.LockBound(ctx, sel.vdi.ID)
+		err := s.cluster.Lock(ctx, sel.vdi.ID, want)
 		if errors.Is(err, sheep.ErrVDILocked) {
 			return fmt.Errorf("%w: %s is in use by %s; dog vdi lock list shows all locks", err, sel.name, holder(s.cluster.LockOf(sel.vdi.ID)))
 		}
@@ -127,20 +129,18 @@ func (s *disks) lock(ctx context.Context, sel *selection) error {
 		if err == nil && now.ID == sel.vdi.ID {
 			return nil
 		}
-		if err := errors.Join(err, s.unlock(ctx, sel.vdi.ID)); err != nil {
+		if err := errors.Join(err, s.cluster.EndSession(ctx, session)); err != nil {
 			return err
 		}
 		sel.vdi = now
 	}
 }
 
-func (s *disks) unlock(ctx context.Context, id sheep.VDIID) error {
-	return s.cluster.Unlock(ctx, id, false, s.cluster.Node())
-}
-
 // holder says who has a lock.
 func holder(l sheep.Lock) string {
 	switch {
+	case l.State == sheep.Exclusive && l.Holder.Client != (sheep.Client{}):
+		return fmt.Sprintf("client %v of sheep %v since %s", l.Holder.Client, l.Owner, l.Holder.Since.Local().Format(time.DateTime))
 	case l.State == sheep.Exclusive:
 		return "a client of sheep " + l.Owner.String()
 	case len(l.Participants) > 0:
@@ -166,8 +166,8 @@ func (d *openDisk) release() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	err = d.Close(ctx)
-	if d.locked {
-		err = errors.Join(err, d.disks.unlock(ctx, d.VDI().ID))
+	if d.session != 0 {
+		err = errors.Join(err, d.disks.cluster.EndSession(ctx, d.session))
 	}
 	return err
 }

@@ -169,7 +169,9 @@ func (n *node) build() {
 		Attributes: n.defaultPolicy, Announce: n.announce, Log: n.log,
 	})
 	n.ops = vdi.NewOperations(guard, n.gateway, directory{n.cluster}, n.cluster, vdi.OperationsConfig{Self: n.self, Log: n.log})
-	n.flights = flight.NewTable(flight.Config{Log: n.log})
+	n.flights = flight.NewTable(flight.Config{
+		Deadline: func(id sheep.VDIID) time.Duration { return n.cluster.View().DeadlineOf(id) }, Log: n.log,
+	})
 	front := n.newFront(guard)
 	n.disks = newDiskHost(front, n.ops, n.cluster)
 	d := server.NewDaemon(server.Parts{

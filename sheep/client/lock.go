@@ -35,7 +35,7 @@ var errReleased = fmt.Errorf("%w: the lock has been given back", sheep.ErrIO)
 // sheep.ErrVDILocked if another client has it. If the connection breaks the lock
 // may have been taken; it ends with its sheep then, and is asked for at another one.
 func (r *Roaming) Lock(ctx context.Context, name string) (*Lock, error) {
-	h, data := named(proto.OpLockVDI), proto.AppendLookup(nil, name, "")
+	h, data := lockRequest(), proto.AppendLookup(nil, name, "")
 	c := r.prepare(nil, h, data)
 	c.repeat = true
 	resp, _, err := r.do(ctx, c, h, data, nil)
@@ -65,6 +65,14 @@ func (l *Lock) Do(ctx context.Context, h proto.Header, payload, into []byte) (pr
 // named returns the header of a request that is about a name.
 func named(op proto.Opcode) proto.Header {
 	return proto.Header{Version: op.Version(), Op: op, Flags: proto.FlagWrite}
+}
+
+// lockRequest returns the header of the request for a lock that ends with the
+// connection.
+func lockRequest() proto.Header {
+	h := named(proto.OpLockVDI)
+	h.Body = proto.VDIBody{Type: proto.LockSession}.Body()
+	return h
 }
 
 // Held reports whether there is a lock, and it is ours: nobody else writes.
@@ -212,7 +220,7 @@ func (l *Lock) take(ctx context.Context, p *post) error {
 	if err != nil {
 		return err
 	}
-	if vdi, err = ask(named(proto.OpLockVDI), data); err != nil {
+	if vdi, err = ask(lockRequest(), data); err != nil {
 		return err
 	}
 	if owner, err = lockOwner(ctx, p.conn, vdi); err != nil {

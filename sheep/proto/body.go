@@ -60,6 +60,10 @@ type LockType uint32
 const (
 	LockNormal LockType = 0 // one gateway
 	LockShared LockType = 1 // several gateways that keep their inodes coherent
+
+	// LockSession, which is ours, is LockNormal that ends with the connection on
+	// which it was taken.
+	LockSession LockType = 0x80
 )
 
 // The store policies: how an inode finds its data objects. Never renumber.

@@ -201,6 +201,39 @@ func FuzzSlowList(f *testing.F) {
 	})
 }
 
+func FuzzVDIStatusList(f *testing.F) {
+	addr := netip.MustParseAddrPort("10.0.0.1:7000")
+	l := proto.VDIStatusList{Deadline: 30 * time.Second, VDIs: []proto.VDIStatus{
+		{VDI: 5, Bits: proto.VDIBound, Generation: 12, Owner: addr, Deadline: proto.AsCluster, Holders: []proto.LockHolder{
+			{Node: addr, Since: 1700000000e9, Client: sheep.Client{Kind: "nbd", Addr: "10.0.0.9:1234"}}, {Node: addr}}},
+		{VDI: 6, Deadline: time.Second},
+	}}
+	seed(f, l.Append(nil))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		l, err := proto.DecodeVDIStatusList(in)
+		if err != nil {
+			return
+		}
+		again, err := proto.DecodeVDIStatusList(l.Append(nil))
+		if err != nil || !reflect.DeepEqual(again, l) {
+			t.Errorf("%+v, again %+v, %v", l, again, err)
+		}
+	})
+}
+
+func TestDeadlineOrdersAreDecodedAsTheyWere(t *testing.T) {
+	for _, o := range []proto.DeadlineOrder{{}, {VDI: 5, Deadline: time.Minute}, {VDI: 5, Deadline: proto.AsCluster}} {
+		if got, err := proto.DecodeDeadlineOrder(o.Append(nil)); err != nil || got != o {
+			t.Errorf("got %+v, %v; want %+v", got, err, o)
+		}
+	}
+	for _, b := range [][]byte{nil, make([]byte, 15), proto.DeadlineOrder{Deadline: -2}.Append(nil), bytes.Repeat([]byte{0x7F}, 16)} {
+		if o, err := proto.DecodeDeadlineOrder(b); !errors.Is(err, proto.ErrMalformed) {
+			t.Errorf("%x decodes to %+v, %v", b, o, err)
+		}
+	}
+}
+
 func FuzzHealing(f *testing.F) {
 	n := sheep.Node{Addr: netip.MustParseAddrPort("10.0.0.1:7000"), VNodes: 128, Zone: 3}
 	whole := proto.Healing{

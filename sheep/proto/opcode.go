@@ -94,7 +94,9 @@ const (
 	OpDrainNode    Opcode = 0xF3 // data: NodeOrder
 	OpSetHealRate  Opcode = 0xF4 // data: most bytes a second, 8 bytes
 
-	OpGetSlow Opcode = 0xF5 // reply: SlowList
+	OpGetSlow      Opcode = 0xF5 // reply: SlowList
+	OpGetVDIStatus Opcode = 0xF6 // ObjectBody.ID of a VDI, or 0; reply: VDIStatusList
+	OpSetDeadline  Opcode = 0xF7 // data: DeadlineOrder
 )
 
 // Our own opcodes between daemons: never renumber.
@@ -237,7 +239,9 @@ var ops = [256]opInfo{
 	OpDrainNode:    {"DRAIN_NODE", ClassInternal, ScopeCluster, false, true},
 	OpSetHealRate:  {"SET_HEAL_RATE", ClassInternal, ScopeLocal, false, true},
 
-	OpGetSlow: {"GET_SLOW", ClassInternal, ScopeLocal, true, false},
+	OpGetSlow:      {"GET_SLOW", ClassInternal, ScopeLocal, true, false},
+	OpGetVDIStatus: {"GET_VDI_STATUS", ClassInternal, ScopeLocal, false, false},
+	OpSetDeadline:  {"SET_DEADLINE", ClassInternal, ScopeCluster, false, true},
 
 	OpHello:       {"HELLO", ClassPeer, ScopeLocal, true, true},
 	OpPeerRead:    {"PEER_READ", ClassPeer, ScopePeer, false, false},

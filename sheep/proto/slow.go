@@ -16,10 +16,9 @@ const (
 	maxSlowNodes = sheep.MaxCopies
 	maxSlowText  = 400 // bytes of each text
 	slowSize     = 24
-	slowAddrSize = 18
 
 	// SlowRoom is the most that the answer takes.
-	SlowRoom = 4 + MaxSlow*(slowSize+maxSlowNodes*slowAddrSize+5*(2+maxSlowText))
+	SlowRoom = 4 + MaxSlow*(slowSize+maxSlowNodes*addrSize+5*(2+maxSlowText))
 )
 
 // SlowAge is how long a request must have been in flight to be told.
@@ -82,8 +81,7 @@ func (r SlowRequest) append(b []byte) []byte {
 	b = append(b, bit(r.GivenUp), 0)
 	b = le.AppendUint16(b, uint16(len(nodes)))
 	for _, n := range nodes {
-		addr := n.Addr().As16()
-		b = le.AppendUint16(append(b, addr[:]...), n.Port())
+		b = appendAddr(b, n)
 	}
 	for _, p := range r.texts() {
 		text := (*p)[:min(len(*p), maxSlowText)]
@@ -121,13 +119,12 @@ func decodeSlow(b []byte) (r SlowRequest, n int, ok bool) {
 	}
 	nodes := int(le.Uint16(b[22:]))
 	n = slowSize
-	if nodes > maxSlowNodes || len(b) < n+nodes*slowAddrSize {
+	if nodes > maxSlowNodes || len(b) < n+nodes*addrSize {
 		return r, 0, false
 	}
 	for range nodes {
-		addr := netip.AddrFrom16([16]byte(b[n:])).Unmap()
-		r.Nodes = append(r.Nodes, netip.AddrPortFrom(addr, le.Uint16(b[n+16:])))
-		n += slowAddrSize
+		r.Nodes = append(r.Nodes, decodeAddr(b[n:]))
+		n += addrSize
 	}
 	for _, p := range r.texts() {
 		if len(b) < n+2 || int(le.Uint16(b[n:])) > maxSlowText || len(b) < n+2+int(le.Uint16(b[n:])) {

@@ -145,7 +145,8 @@ func (d *Daemon) Serve(r *Request) {
 // Epoch implements Handler.
 func (d *Daemon) Epoch() sheep.Epoch { return d.Cluster.View().Epoch }
 
-// Closed implements Handler: what a client left unflushed is flushed.
+// Closed implements Handler: what a client left unflushed is flushed, and the locks
+// that end with it are released.
 func (d *Daemon) Closed(ctx context.Context, s *Session) {
 	for _, vdi := range s.Unflushed() {
 		err := d.Guard.Flush(ctx, vdi)
@@ -158,6 +159,11 @@ func (d *Daemon) Closed(ctx context.Context, s *Session) {
 		}
 		if err != nil {
 			d.Log.Warn("flush after the client has gone", "vdi", vdi, "err", err)
+		}
+	}
+	if session := s.locking(); session != 0 {
+		if err := d.Cluster.EndSession(ctx, session); err != nil {
+			d.Log.Warn("the locks of a client that has gone are not released: use dog vdi lock unlock", "err", err)
 		}
 	}
 }

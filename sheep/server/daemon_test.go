@@ -22,12 +22,12 @@ var (
 	clientOps = []uint8{0x01, 0x02, 0x03, 0x04, 0x05, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18}
 	forceOps  = []uint8{
 		0x15, 0x18, 0x82, 0x84, 0x85, 0x87, 0x8A, 0x90, 0x94, 0x95, 0x96, 0x99, 0x9A, 0x9B, 0x9C, 0xAB,
-		0xAC, 0xAF, 0xB9, 0xBA, 0xBD, 0xBE, 0xC6, 0xC9, 0xCA, 0xCB, 0xCF, 0xD0,
+		0xAC, 0xAF, 0xB9, 0xBA, 0xBD, 0xBE, 0xC6, 0xC9, 0xCA, 0xCB, 0xCF, 0xD0, 0xF5,
 	}
 	otherOps = []uint8{
 		0x86, 0x89, 0x97, 0x98, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA8, 0xA9, 0xB0, 0xB1, 0xB2, 0xB3, 0xB4,
 		0xB5, 0xB8, 0xBB, 0xBC, 0xBF, 0xC0, 0xC1, 0xC2, 0xC5, 0xC7, 0xC8, 0xCC, 0xCD,
-		0xCE, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4,
+		0xCE, 0xD9, 0xDA, 0xDB, 0xDC, 0xDD, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4, 0xF6, 0xF7,
 	}
 	ownOps = []uint8{0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xE1, 0xE2, 0xE3, 0xE4, 0xE5}
 )
@@ -95,6 +95,7 @@ func acceptable(op proto.Opcode) proto.Header {
 		proto.OpNewVDI: 256, proto.OpLockVDI: 512, proto.OpGetVDIInfo: 256, proto.OpDelVDI: 512,
 		proto.OpGetVDIAttr: 66_320, proto.OpSetVNodes: 8, proto.OpSetLogLevel: 4, proto.OpSetRecovery: 24,
 		proto.OpHello: 104, proto.OpSetHealDelay: 8, proto.OpSetHealRate: 8, proto.OpMaintainNode: 88, proto.OpDrainNode: 88,
+		proto.OpSetDeadline: 16,
 	}[op]
 	if op.NeedsData() || n > 0 {
 		h.Flags, h.DataLen = proto.FlagWrite, uint32(n)
@@ -456,6 +457,46 @@ func TestLocksFollowTheHeadOfAName(t *testing.T) {
 	want(t, w, `lookup "a" "" 0`)
 }
 
+func TestALockOfASessionEndsWithItsConnection(t *testing.T) {
+	w := newWorld()
+	conn := dialClient(t, w.start(t))
+	lock := proto.Header{Op: proto.OpLockVDI, Body: proto.VDIBody{Type: proto.LockSession}.Body()}
+	for range 2 {
+		if resp, _ := ask(t, conn, lock, proto.AppendLookup(nil, "a", ""), 0); resp.Result != proto.ResultSuccess {
+			t.Fatal(resp.Result)
+		}
+		want(t, w, `lookup "a" "" 0`, "lock 5 false session 1 of sheepfs", `lookup "a" "" 0`)
+	}
+	conn.Close()
+	eventually(t, func() bool { return slices.Contains(w.took(), "end session 1") })
+}
+
+func TestTheStatusOfVDIsIsWhatTheLogSays(t *testing.T) {
+	w := newWorld()
+	since := time.Unix(1700000000, 5)
+	w.lock = sheep.Lock{State: sheep.Exclusive, Owner: self, Life: 9, Session: 1,
+		Holder: sheep.Holder{Client: sheep.Client{Kind: "nbd", Addr: "unix"}, Since: since}}
+	w.view.Deadline = time.Minute
+	conn := dialClient(t, w.start(t))
+	for _, id := range []sheep.ObjectID{0, sheep.InodeObject(5)} {
+		h := proto.Header{Op: proto.OpGetVDIStatus, Body: proto.ObjectBody{ID: id}.Body()}
+		resp, data := ask(t, conn, h, nil, 1<<16)
+		list, err := proto.DecodeVDIStatusList(data)
+		if resp.Result != proto.ResultSuccess || err != nil || len(list.VDIs) != 1 || list.Deadline != time.Minute {
+			t.Fatalf("%v: got %v, %+v, %v", id, resp.Result, list, err)
+		}
+		holder := proto.LockHolder{Node: self.Addr, Since: since.UnixNano(), Client: sheep.Client{Kind: "nbd", Addr: "unix"}}
+		v := list.VDIs[0]
+		if v.VDI != 5 || v.Owner != other.Addr || v.Generation != 12 || v.Bits != proto.VDIBound|proto.VDIDraining ||
+			v.Deadline != proto.AsCluster || len(v.Holders) != 1 || v.Holders[0] != holder {
+			t.Errorf("%v: got %+v", id, v)
+		}
+		if resp, _ := ask(t, conn, h, nil, 16); resp.Result != proto.ResultBufferSmall {
+			t.Errorf("without room: %v", resp.Result)
+		}
+	}
+}
+
 func TestOperationsAreHandedOnAsTheyCame(t *testing.T) {
 	label := func(s string) []byte { b := proto.Label(s); return b[:] }
 	forw := proto.ForwBody{ID: 8, From: netip.MustParseAddrPort("10.0.0.2:7001")}
@@ -496,6 +537,9 @@ func TestOperationsAreHandedOnAsTheyCame(t *testing.T) {
 		{"drain", proto.OpDrainNode, [32]byte{}, order(1), proto.ResultSuccess, "drain 10.0.0.9:7000, undo false"},
 		{"drain undone", proto.OpDrainNode, [32]byte{}, order(0), proto.ResultSuccess, "drain 10.0.0.9:7000, undo true"},
 		{"drain more than once", proto.OpDrainNode, [32]byte{}, order(2), proto.ResultInvalid, ""},
+		{"deadline of the cluster", proto.OpSetDeadline, [32]byte{}, proto.DeadlineOrder{Deadline: 6e10}.Append(nil), proto.ResultSuccess, "deadline 1m0s"},
+		{"deadline of a VDI", proto.OpSetDeadline, [32]byte{}, proto.DeadlineOrder{VDI: 5, Deadline: proto.AsCluster}.Append(nil), proto.ResultSuccess, "deadline of 5 -1ns"},
+		{"a deadline before the request", proto.OpSetDeadline, [32]byte{}, proto.DeadlineOrder{Deadline: -2}.Append(nil), proto.ResultInvalid, ""},
 		{"rate of healing", proto.OpSetHealRate, [32]byte{}, binary.LittleEndian.AppendUint64(nil, 77), proto.ResultSuccess, "rate 77"},
 		{"throttle", proto.OpSetRecovery, [32]byte{}, proto.Throttle{Max: 1, Interval: 2}.Append(nil), proto.ResultSuccess, "throttle {Max:1 Interval:2 On:true}"},
 		{"repair", proto.OpRepairReplica, forw.Body(), nil, proto.ResultSuccess, "repair 0000000000000008 from 10.0.0.2:7001"},

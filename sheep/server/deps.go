@@ -119,6 +119,7 @@ type Table interface {
 	VDI(id sheep.VDIID) (sheep.VDI, bool)
 	VDIs() []sheep.VDI // ascending
 	LockOf(id sheep.VDIID) sheep.Lock
+	Owner(id sheep.VDIID) (cluster.Ownership, bool)
 	DoubtAbout(id sheep.VDIID) cluster.Doubt
 	UsedBitmap() []byte
 	DeletedBitmap() []byte
@@ -146,7 +147,11 @@ type Commands interface {
 	Maintain(ctx context.Context, addr netip.AddrPort, d time.Duration) error
 	Drain(ctx context.Context, addr netip.AddrPort, undo bool) error
 	AddVDI(ctx context.Context, old sheep.VDIID, v sheep.VDI, setBit bool) error
-	Lock(ctx context.Context, vid sheep.VDIID, shared bool) error
+	SetDeadline(ctx context.Context, d time.Duration) error
+	SetVDIDeadline(ctx context.Context, vid sheep.VDIID, d time.Duration) error
+	Lock(ctx context.Context, vid sheep.VDIID, r cluster.LockRequest) error
+	NewSession() uint64
+	EndSession(ctx context.Context, session uint64) error
 	Unlock(ctx context.Context, vid sheep.VDIID, shared bool, node sheep.Node) error
 	Coherence(ctx context.Context, vid sheep.VDIID, validate bool) error
 	RaiseDoubt(ctx context.Context, vid sheep.VDIID) error

@@ -357,8 +357,29 @@ func (c fakeCluster) AddVDI(_ context.Context, old sheep.VDIID, v sheep.VDI, set
 	return c.w.note("add vdi %v over %v: %v copies, shift %d, %v", v.ID, old, v.Policy, v.BlockShift, set)
 }
 
-func (c fakeCluster) Lock(_ context.Context, v sheep.VDIID, shared bool) error {
-	return c.w.note("lock %v %v", v, shared)
+func (c fakeCluster) Lock(_ context.Context, v sheep.VDIID, r cluster.LockRequest) error {
+	if r.Session != 0 {
+		return c.w.note("lock %v %v session %d of %s", v, r.Shared, r.Session, r.Client.Kind)
+	}
+	return c.w.note("lock %v %v", v, r.Shared)
+}
+
+func (c fakeCluster) NewSession() uint64 { return 1 }
+
+func (c fakeCluster) EndSession(_ context.Context, session uint64) error {
+	return c.w.note("end session %d", session)
+}
+
+func (c fakeCluster) SetDeadline(_ context.Context, d time.Duration) error {
+	return c.w.note("deadline %v", d)
+}
+
+func (c fakeCluster) SetVDIDeadline(_ context.Context, v sheep.VDIID, d time.Duration) error {
+	return c.w.note("deadline of %v %v", v, d)
+}
+
+func (c fakeCluster) Owner(sheep.VDIID) (cluster.Ownership, bool) {
+	return cluster.Ownership{Owner: 42, Node: other, Generation: 12, Draining: true}, true
 }
 
 func (c fakeCluster) Unlock(_ context.Context, v sheep.VDIID, shared bool, n sheep.Node) error {

@@ -35,7 +35,7 @@ func (d *Daemon) readObj(r *Request) {
 		return
 	}
 	p := r.Room(n)
-	err = d.readLeased(r.Ctx, func() error { return d.Guard.Read(r.Ctx, sheep.Ref{ID: b.ID}, p, b.Off) })
+	err = d.readLeased(r.Ctx, b.ID.VDI(), func() error { return d.Guard.Read(r.Ctx, sheep.Ref{ID: b.ID}, p, b.Off) })
 	if err == nil && refresh {
 		err = d.Cluster.Coherence(r.Ctx, b.ID.VDI(), true)
 	}

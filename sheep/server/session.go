@@ -16,12 +16,31 @@ type Session struct {
 
 	mu       sync.Mutex
 	deferred map[sheep.VDIID]struct{} // guarded by mu
+	locks    uint64                   // guarded by mu; the number that its locks end with; 0 if it has taken none
 }
 
 // A peer is the sheep at the other end of a connection.
 type peer struct {
 	hello proto.Hello
 	owner Owner // serves what it forwards; may be nil
+}
+
+// number returns the number that the locks of the session end with, made by next
+// if there is none yet.
+func (s *Session) number(next func() uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locks == 0 {
+		s.locks = next()
+	}
+	return s.locks
+}
+
+// locking returns the number that number has returned, or 0.
+func (s *Session) locking() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locks
 }
 
 // Deferred notes that a write to vdi was answered that may not be durable.

@@ -90,6 +90,8 @@ func operations() [256]operation {
 		proto.OpGetScrub:     quick((*Daemon).getScrub, proto.ScrubRoom),
 		proto.OpGetWaiting:   quick((*Daemon).getWaiting, proto.WaitingRoom),
 		proto.OpGetSlow:      slow((*Daemon).getSlow, proto.SlowRoom),
+		proto.OpGetVDIStatus: slow((*Daemon).getVDIStatus, maxStatus),
+		proto.OpSetDeadline:  {run: (*Daemon).setDeadline, min: proto.DeadlineOrderSize, lasting: true},
 		proto.OpGetRecovery:  quick((*Daemon).getRecovery, proto.ThrottleSize),
 		proto.OpSetRecovery:  {run: (*Daemon).setRecovery, min: proto.ThrottleSize, inline: true},
 

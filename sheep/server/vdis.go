@@ -61,7 +61,7 @@ func (d *Daemon) lockVDI(r *Request) {
 	if err == nil && d.Cluster.View().Settings.Flags&cluster.FlagLocks != 0 {
 		v, err = d.lock(r, v)
 	}
-	if doubt := d.Cluster.DoubtAbout(v.ID); err == nil && doubt.Since != 0 && proto.DecodeVDIBody(r.Header.Body).Type == proto.LockNormal {
+	if doubt := d.Cluster.DoubtAbout(v.ID); err == nil && doubt.Since != 0 && proto.DecodeVDIBody(r.Header.Body).Type != proto.LockShared {
 		err = d.Cluster.SettleDoubt(r.Ctx, v.ID, doubt)
 	}
 	d.vdiReply(r, v, err)
@@ -69,20 +69,19 @@ func (d *Daemon) lockVDI(r *Request) {
 
 // lock locks v, or what has taken its place while it was being locked.
 func (d *Daemon) lock(r *Request, v sheep.VDI) (sheep.VDI, error) {
-	kind := proto.DecodeVDIBody(r.Header.Body).Type
-	if kind != proto.LockNormal && kind != proto.LockShared {
-		return v, fmt.Errorf("%w: lock type %d", sheep.ErrVDILocked, kind)
+	want, err := d.lockRequest(r)
+	if err != nil {
+		return v, err
 	}
-	shared := kind == proto.LockShared
 	for {
-		if err := d.Cluster.Lock(r.Ctx, v.ID, shared); err != nil {
+		if err := d.Cluster.Lock(r.Ctx, v.ID, want); err != nil {
 			return v, err
 		}
 		now, err := d.lookup(r)
 		if err == nil && now.ID == v.ID {
 			return now, nil
 		}
-		if e := d.Cluster.Unlock(r.Ctx, v.ID, shared, d.Hello.Node); e != nil {
+		if e := d.Cluster.Unlock(r.Ctx, v.ID, want.Shared, d.Hello.Node); e != nil {
 			return v, e
 		}
 		if err != nil {
@@ -90,6 +89,22 @@ func (d *Daemon) lock(r *Request, v sheep.VDI) (sheep.VDI, error) {
 		}
 		v = now
 	}
+}
+
+// lockRequest returns what lock a client asks for.
+func (d *Daemon) lockRequest(r *Request) (want cluster.LockRequest, err error) {
+	want.Client, _ = sheep.ClientOf(r.Ctx)
+	switch kind := proto.DecodeVDIBody(r.Header.Body).Type; kind {
+	case proto.LockNormal:
+	case proto.LockShared:
+		want.Shared = true
+	case proto.LockSession:
+		want.Client.Kind = "sheepfs" // which alone asks for such
+		want.Session = r.Session.number(d.Cluster.NewSession)
+	default:
+		err = fmt.Errorf("%w: lock type %d", sheep.ErrVDILocked, kind)
+	}
+	return want, err
 }
 
 // releaseVDI serves RELEASE_VDI: always success, except that deferred writes
