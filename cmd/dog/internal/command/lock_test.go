@@ -44,6 +44,31 @@ func TestLockList(t *testing.T) {
 	}
 }
 
+func TestWhoHoldsALockIsListed(t *testing.T) {
+	want := `  Name         Id  VDI id  Tag            Node                  Since                Client
+  bar           0  39461a                 127.0.0.1:7000        2026-11-21 00:07:11  native 127.0.0.1:40000
+  zero          0  60a383                 127.0.0.1:7001        2026-11-21 00:07:11  native 127.0.0.1:40000
+  zero          0  60a383                 127.0.0.1:7000        2026-11-21 00:07:11  native 127.0.0.1:40000
+`
+	c := locking(t)
+	if got := mustRun(t, c, "", "vdi", "lock", "list", "-v"); got != want {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+	got := mustRun(t, c, "", "vdi", "lock", "list", "--json")
+	for _, part := range []string{`"node": "127.0.0.1:7000"`, `"client": "native 127.0.0.1:40000"`, `"since": "2026-11-21T00:07:11Z"`, `"ends_with_client": false`} {
+		if !strings.Contains(got, part) {
+			t.Errorf("JSON lacks %s:\n%s", part, got)
+		}
+	}
+	c.Plain = true // C Sheepdog knows the nodes
+	if got := mustRun(t, c, "", "vdi", "lock", "list", "--json"); !strings.Contains(got, `"node": "127.0.0.1:7001"`) || strings.Contains(got, "since") {
+		t.Errorf("of C: %s", got)
+	}
+	if r := run(t, c, "", "vdi", "lock", "list", "-v"); r.status != 1 || !strings.Contains(r.stderr, "Failed to execute request") {
+		t.Errorf("of C: %+v", r)
+	}
+}
+
 func TestVMList(t *testing.T) {
 	c := locking(t)
 	mustRun(t, c, "", "vdi", "create", "idle", "10M")

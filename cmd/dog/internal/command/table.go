@@ -63,7 +63,8 @@ func vdiCommands() []command {
 		{name: "list", about: "list images and snapshots", options: "aprhoT", json: true, args: "[vdiname]", max: 1, run: vdiList},
 		{name: "tree", about: "show which image came from which", options: "aphT", run: vdiTree},
 		{name: "graph", about: "the same, for Graphviz", options: "aphT", run: vdiGraph},
-		{name: "object", about: "show the objects of an image", options: "isafphT", json: true, args: "<vdiname>", words: []word{
+		{name: "deadline", about: "show or set how long clients of an image wait for a request", options: "saphT", args: "<vdiname> [<seconds> | forever | cluster]", needs: 1, max: 2, run: vdiDeadline},
+		{name: "object", about: "show the objects of an image", options: "isafphvT", json: true, args: "<vdiname>", words: []word{
 			{name: "location", about: "show which nodes have an object", nodes: true, needs: 1, max: 1, run: vdiObjectLocation},
 			{name: "map", about: "show which objects are allocated", needs: 1, max: 1, run: vdiObjectMap},
 			{name: "accept-loss", about: "give up an object (-i) that no node can read", nodes: true, needs: 1, max: 1, run: vdiObjectAcceptLoss},
@@ -78,7 +79,7 @@ func vdiCommands() []command {
 		{name: "backup", about: "write what changed between two snapshots to standard output", options: "sFaphT", args: "<vdiname>", needs: 1, max: 2, run: notSupported},
 		{name: "restore", about: "read a backup from standard input", options: "saphTBI", args: "<vdiname>", needs: 1, max: 2, run: notSupported},
 		{name: "alter-copy", about: "change the redundancy of an image", options: "caphTf", args: "<vdiname>", needs: 1, max: 1, run: notSupported},
-		{name: "lock", about: "show or break the locks of images", options: "saphT", json: true, words: []word{
+		{name: "lock", about: "show or break the locks of images", options: "saphvT", json: true, words: []word{
 			{name: "list", about: "list locked images", run: vdiLockList},
 			{name: "unlock", about: "take the lock of an image away", needs: 1, max: 1, run: vdiLockUnlock},
 		}},
@@ -140,6 +141,7 @@ func clusterCommands() []command {
 			{name: "disable", about: "do not recover after membership changes", run: clusterRecoverDisable},
 			{name: "delay", about: "show or set how long nodes that left are waited for", max: 1, run: clusterRecoverDelay},
 		}},
+		{name: "deadline", about: "show or set how long clients wait for a request", options: "aphT", args: "[<seconds> | forever]", max: 1, run: clusterDeadline},
 		{name: "reweight", about: "adapt the vnodes to the sizes of the disks", options: "aphT", run: notSupported},
 		{name: "check", about: "compare and repair the copies of all images, look for leaked objects", options: "aphvTf", sweep: true, nodes: true, run: clusterCheck},
 		{name: "alter-copy", about: "change the default redundancy", options: "aphTcf", run: notSupported},

@@ -10,6 +10,36 @@ import (
 	"sheepdog/sheep/remote"
 )
 
+// A vdiRow is a VDI of the JSON listing, which is fixed. What only our daemons
+// know is missing with others.
+type vdiRow struct {
+	listing.VDI
+	*ownership
+	Deadline *float64 `json:"deadline_seconds,omitempty"` // so long clients wait; 0 is for ever
+}
+
+// vdiRows adds to rows what the cluster's log says of the VDIs.
+func (s *session) vdiRows(ctx context.Context, rows []listing.VDI) []vdiRow {
+	list, err := s.Statuses(ctx)
+	known := make(map[string]proto.VDIStatus)
+	for _, v := range list.VDIs {
+		known[v.VDI.String()] = v
+	}
+	all := []vdiRow{}
+	for _, row := range rows {
+		r := vdiRow{VDI: row}
+		if err == nil {
+			v, ok := known[row.ID]
+			if !ok || v.Deadline == proto.AsCluster {
+				v.Deadline = list.Deadline
+			}
+			r.ownership, r.Deadline = newOwnership(v), new(v.Deadline.Seconds())
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
 // vdiList lists VDIs.
 func vdiList(ctx context.Context, s *session) error {
 	if !s.opts.raw && !s.opts.json {
@@ -52,7 +82,7 @@ func vdiList(ctx context.Context, s *session) error {
 		s.printVDI(row)
 	}
 	if s.opts.json {
-		return s.writeJSON(rows)
+		return s.writeJSON(s.vdiRows(ctx, rows))
 	}
 	return nil
 }

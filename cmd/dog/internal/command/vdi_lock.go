@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/listing"
@@ -20,8 +21,38 @@ type lockRow struct {
 	Shared     bool     `json:"shared"`
 	Owners     []string `json:"owners"` // host:port
 
+	Holders []holderRow `json:"holders"` // the same, with what only our daemons know
+
 	text string
 	flag string
+}
+
+// A holderRow is who has a lock, or shares it.
+type holderRow struct {
+	Node   string     `json:"node"`            // host:port of the gateway
+	Client string     `json:"client"`          // kind and address; empty if not known
+	Since  *time.Time `json:"since,omitempty"` // RFC 3339
+	Bound  bool       `json:"ends_with_client"`
+}
+
+// newHolder returns the row of one of the nodes that have a lock. Status may be nil.
+func newHolder(n sheep.Node, status *proto.VDIStatus) holderRow {
+	row := holderRow{Node: n.String()}
+	if status == nil {
+		return row
+	}
+	for _, h := range status.Holders {
+		if h.Node != n.Addr {
+			continue
+		}
+		if row.Bound = status.Bits&proto.VDIBound != 0; h.Client != (sheep.Client{}) {
+			row.Client = h.Client.String()
+		}
+		if h.Since != 0 {
+			row.Since = new(time.Unix(0, h.Since).UTC().Truncate(time.Second))
+		}
+	}
+	return row
 }
 
 // locked reports whether somebody holds the lock.
@@ -73,6 +104,10 @@ func vdiLockList(ctx context.Context, s *session) error {
 	if s.opts.json {
 		return s.writeJSON(rows)
 	}
+	if s.opts.verbose {
+		s.printHolders(rows)
+		return nil
+	}
 	s.print("  Name         Id  VDI id  Tag            Owner node(s)\n")
 	for _, r := range rows {
 		s.print("%s %-8s  %5d  %6s  %-13s  %s\n", r.flag, r.Name, r.SnapshotID, r.ID, r.Tag, r.text)
@@ -80,11 +115,33 @@ func vdiLockList(ctx context.Context, s *session) error {
 	return nil
 }
 
+// printHolders prints who has the locks, with what C Sheepdog does not know.
+func (s *session) printHolders(rows []lockRow) {
+	s.print("  Name         Id  VDI id  Tag            Node                  Since                Client\n")
+	for _, r := range rows {
+		for _, h := range r.Holders {
+			since := "-"
+			if h.Since != nil {
+				since = h.Since.In(s.app.env.Location).Format(time.DateTime)
+			}
+			s.print("%s %-8s  %5d  %6s  %-13s  %-20s  %-19s  %s\n", r.flag, r.Name, r.SnapshotID, r.ID, r.Tag, h.Node, since, dash(h.Client))
+		}
+	}
+}
+
 // locks returns who has which VDI open.
 func (s *session) locks(ctx context.Context) ([]lockRow, error) {
 	states, err := s.States(ctx)
 	if err != nil {
 		return nil, failed(err, "Failed to get VDI state")
+	}
+	status := make(map[sheep.VDIID]*proto.VDIStatus)
+	list, err := s.Statuses(ctx)
+	if err != nil && s.opts.verbose {
+		return nil, requestFailed(err)
+	}
+	for i, v := range list.VDIs {
+		status[v.VDI] = &list.VDIs[i]
 	}
 	rows := []lockRow{}
 	for _, state := range states {
@@ -99,11 +156,12 @@ func (s *session) locks(ctx context.Context) ([]lockRow, error) {
 		v := listing.NewVDI(remote.Listed{VDI: state.VDI, Header: h})
 		row := lockRow{
 			Name: h.Name, SnapshotID: v.SnapshotID, Tag: h.Tag, ID: v.ID,
-			Shared: state.Lock.State == sheep.Shared, Owners: []string{}, text: ownerText(state.Lock),
+			Shared: state.Lock.State == sheep.Shared, Owners: []string{}, Holders: []holderRow{}, text: ownerText(state.Lock),
 			flag: v.Flag(),
 		}
 		for _, n := range holders(state.Lock) {
 			row.Owners = append(row.Owners, n.String())
+			row.Holders = append(row.Holders, newHolder(n, status[state.VDI]))
 		}
 		rows = append(rows, row)
 	}

@@ -32,10 +32,11 @@ func (s *session) ownerOf(ctx context.Context, h *proto.InodeHeader, index uint3
 
 // A locationReport is the JSON form of vdi object location.
 type locationReport struct {
-	Object   string        `json:"object"` // id of the object, hexadecimal
-	Copies   int           `json:"copies"`
-	Nodes    []locationRow `json:"nodes"`
-	Expected []string      `json:"expected"` // host:port, in order of the copies
+	Object string        `json:"object"` // id of the object, hexadecimal
+	Copies int           `json:"copies"`
+	Nodes  []locationRow `json:"nodes"`
+	*ownership
+	Expected []string `json:"expected"` // host:port, in order of the copies
 }
 
 type locationRow struct {
@@ -78,6 +79,27 @@ func also(err error, format string, args ...any) error {
 	return err
 }
 
+// An ownership is the JSON form of who may write a VDI.
+type ownership struct {
+	Owner      string `json:"owner"`      // host:port of the gateway; empty if it has none
+	Generation uint64 `json:"generation"` // of the ownership; it grows with each change
+}
+
+func newOwnership(v proto.VDIStatus) *ownership {
+	o := &ownership{Generation: uint64(v.Generation)}
+	if v.Owner.IsValid() {
+		o.Owner = sheep.FormatAddr(v.Owner)
+	}
+	return o
+}
+
+func (o *ownership) String() string {
+	if o.Owner == "" {
+		return "no gateway owns the VDI: the first that writes will"
+	}
+	return fmt.Sprintf("the VDI is owned by the gateway %s, generation %d", o.Owner, o.Generation)
+}
+
 func (s *session) showLocation(ctx context.Context, h *proto.InodeHeader, id sheep.ObjectID) error {
 	nodes, copies := s.nodes.Nodes, int(h.Copies)
 	if !s.opts.json {
@@ -87,7 +109,16 @@ func (s *session) showLocation(ctx context.Context, h *proto.InodeHeader, id she
 			s.print("Looking for the object %v (vid 0x%x idx %d, %d copies) with %d nodes\n\n", id, uint32(h.VDI), id.Index(), copies, len(nodes))
 		}
 	}
-	report := locationReport{Object: id.String(), Copies: copies, Nodes: []locationRow{}, Expected: []string{}}
+	var own *ownership
+	if s.opts.json || s.opts.verbose {
+		v, err := s.Status(ctx, h.VDI)
+		if err == nil {
+			own = newOwnership(v)
+		} else if s.opts.verbose {
+			return requestFailed(err)
+		}
+	}
+	report := locationReport{ownership: own, Object: id.String(), Copies: copies, Nodes: []locationRow{}, Expected: []string{}}
 	i := 0
 	for line := range remote.Ordered(slices.Values(nodes), queryWidth, func(n sheep.Node) string {
 		switch has, err := s.Exists(ctx, n, id); {
@@ -113,6 +144,9 @@ func (s *session) showLocation(ctx context.Context, h *proto.InodeHeader, id she
 	}
 	if s.opts.json {
 		return s.writeJSON(report)
+	}
+	if own != nil {
+		defer func() { s.print("\n%v\n", own) }()
 	}
 	if copies > len(nodes) {
 		s.print("\nBecause number of nodes (%d) is less than number of copies (%d), the object should be located at every nodes.\n", len(nodes), copies)

@@ -48,6 +48,7 @@ type Cluster struct {
 	level    uint32
 	requests []string
 	failing  map[proto.Opcode]proto.Result
+	deadline map[sheep.VDIID]time.Duration // of the cluster under 0
 }
 
 // A node is one daemon and its copies.
@@ -69,7 +70,7 @@ const nodeSpace = 100 << 30
 
 // New returns a cluster of n nodes in n zones that has not been formatted.
 func New(n int) *Cluster {
-	c := &Cluster{now: Start(), level: 6, failing: make(map[proto.Opcode]proto.Result)}
+	c := &Cluster{now: Start(), level: 6, failing: make(map[proto.Opcode]proto.Result), deadline: make(map[sheep.VDIID]time.Duration)}
 	for i := range n {
 		c.nodes = append(c.nodes, &node{
 			Node: sheep.Node{

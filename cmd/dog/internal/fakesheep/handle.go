@@ -109,6 +109,8 @@ func (c *Cluster) admin(n *node, h proto.Header, data []byte) (reply, []byte, pr
 				{ID: sheep.DataObject(0x7c2b25, 3), Since: 1700000000, Reason: "node 127.0.0.1:7009 is absent:\nask again"}}}
 		}
 		return reply{}, w.Append(nil), 0
+	case proto.OpGetVDIStatus, proto.OpSetDeadline:
+		return c.status(h, data)
 	case proto.OpGetSlow:
 		if c.Plain {
 			return reply{}, nil, proto.ResultInvalid
