@@ -1,0 +1,183 @@
+package tests_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sheepdog/tests/harness"
+	"sheepdog/tests/native"
+)
+
+// TestClientsGetAnErrorAtTheirDeadline stops a node that holds copies. Clients of
+// every kind are told at the deadline of their disk; one whose disk has none waits
+// until the cluster goes on, and so do the writes that were given up.
+func TestClientsGetAnErrorAtTheirDeadline(t *testing.T) {
+	c := nbdCluster(t, 3, 3)
+	front, victim := c.Nodes[0], c.Nodes[2]
+	victim.Doomed = true
+	writers := make(map[string]func() error)
+	for _, name := range []string{"one", "two", "three", "patient"} {
+		c.Dog("vdi", "create", "-P", name, "8M")
+	}
+	block := bytes.Repeat([]byte("new."), 1024)
+	for _, name := range []string{"one", "patient"} {
+		dev := dialNBD(t, front, name)
+		writers[name] = func() error { return dev.WriteAt(t.Context(), block, 4096) }
+	}
+	conn, err := native.Dial(t.Context(), front.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	vid, err := native.LookUp(t.Context(), conn, "two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	writers["two"] = func() error {
+		resp, err := conn.Do(t.Context(), &native.Request{
+			Op: native.OpWrite, Flags: native.FlagWrite, Body: native.ObjectBody(native.DataID(vid, 0), 0, 3, 4096), Data: block,
+		})
+		if err != nil {
+			return err
+		}
+		return resp.Err()
+	}
+	m := mountSheepfs(t, c, front)
+	f, err := os.OpenFile(m.path("volume/three"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	writers["three"] = func() error {
+		_, err := f.WriteAt(block, 4096)
+		return err
+	}
+	for name, write := range writers { // so that all have an owner
+		if err := write(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	const deadline = 2 * time.Second
+	c.Dog("cluster", "deadline", "2")
+	c.Dog("vdi", "deadline", "patient", "forever")
+	errs := stopAndWrite(t, victim, writers)
+	for name, want := range map[string]error{"one": syscall.EIO, "two": native.IOError, "three": syscall.EIO} {
+		if got := errs[name]; got == nil || !errors.Is(got.err, want) || got.took < deadline || got.took > 3*deadline {
+			t.Errorf("the client of %s got %+v, want %v after %v", name, got, want, deadline)
+		}
+	}
+	if got := errs["patient"]; got.err != nil || got.took < 3*deadline {
+		t.Errorf("the client that waits for ever got %+v", got)
+	}
+	for _, line := range []string{victim.Addr(), "vdi=" + fmt.Sprintf("%x", vid), "state=peer", "given up at its deadline"} {
+		if !strings.Contains(front.Log(), line) {
+			t.Errorf("the log does not have %q", line)
+		}
+	}
+	if err := victim.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitJoined()
+	c.WaitRecovered()
+	for name, write := range writers {
+		if err := write(); err != nil {
+			t.Errorf("%s, when all nodes are back: %v", name, err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Error(err)
+	}
+	for name := range writers {
+		if got := c.Dog("vdi", "read", name, "4096", "4096"); got != string(block) {
+			t.Errorf("%s has not what was written last", name)
+		}
+		c.Check(name)
+	}
+}
+
+// An outcome is what a client got, and when.
+type outcome struct {
+	err  error
+	took time.Duration
+}
+
+// stopAndWrite stops a node and has all writers write.
+func stopAndWrite(t *testing.T, victim *harness.Node, writers map[string]func() error) map[string]*outcome {
+	t.Helper()
+	if err := victim.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	type named struct {
+		name string
+		outcome
+	}
+	done := make(chan named, len(writers))
+	for name, write := range writers {
+		go func() {
+			begin := time.Now()
+			err := write()
+			done <- named{name, outcome{err, time.Since(begin)}}
+		}()
+	}
+	got := make(map[string]*outcome)
+	for range writers {
+		n := <-done
+		got[n.name] = &n.outcome
+	}
+	return got
+}
+
+// TestAReadOfWhatIsAwayEndsAtItsDeadline has the nodes with the last copies be away:
+// what they alone have cannot be read, and the reader is told so in time.
+func TestAReadOfWhatIsAwayEndsAtItsDeadline(t *testing.T) {
+	c := harness.Start(t, harness.Config{Nodes: 3})
+	c.Format(2)
+	c.Dog("vdi", "create", "-P", "disk", "64M")
+	stale, newest := c.Nodes[0], c.Nodes[1:]
+	vid, err := native.Ask(t.Context(), stale.Addr(), func(ctx context.Context, conn *native.Conn) (uint32, error) {
+		return native.LookUp(ctx, conn, "disk")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.Kill()
+	c.WaitRecovered()
+	newer := bytes.Repeat([]byte("newer..."), 8<<20)
+	c.DogAt(newest[0], newer, "vdi", "write", "disk")
+	stale.Start()
+	c.WaitJoined()
+	c.Dog("cluster", "deadline", "3")
+	for _, n := range newest {
+		n.Kill()
+	}
+	conn, err := native.Dial(t.Context(), stale.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	begin := time.Now()
+	resp, err := conn.Do(t.Context(), &native.Request{
+		Op: native.OpRead, Body: native.ObjectBody(native.InodeID(vid), 0, 2, 0), Into: make([]byte, 4096),
+	})
+	if took := time.Since(begin); err != nil || resp.Result != native.IOError || took < 3*time.Second || took > 10*time.Second {
+		t.Errorf("got %+v, %v after %v; want %v", resp, err, took, native.IOError)
+	}
+	if !strings.Contains(stale.Log(), "state=recovery") {
+		t.Error("the log does not say what the request waited for")
+	}
+	for _, n := range newest {
+		n.Start()
+	}
+	c.WaitRecovered()
+	if got := c.DogAt(stale, nil, "vdi", "read", "disk"); got != string(newer) {
+		t.Error("the disk has not what was written last")
+	}
+	c.Check("disk")
+}
