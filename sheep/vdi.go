@@ -16,8 +16,8 @@ type VDI struct {
 }
 
 // A Lock is the state of the VDI lock of the wire protocol. It belongs to the
-// gateways that asked, not to their clients, and is not the ownership that
-// orders writes.
+// gateways that asked, for their clients, and is not the ownership that orders
+// writes.
 type Lock struct {
 	State        LockState
 	Owner        Node        // if exclusive

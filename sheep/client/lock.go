@@ -33,7 +33,7 @@ var errReleased = fmt.Errorf("%w: the lock has been given back", sheep.ErrIO)
 
 // Lock takes the VDI lock of the disk with the name. It fails with
 // sheep.ErrVDILocked if another client has it. If the connection breaks the lock
-// may have been taken; it ends with its sheep then, and is asked for at another one.
+// may have been taken; it ends with that then, and is asked for at another sheep.
 func (r *Roaming) Lock(ctx context.Context, name string) (*Lock, error) {
 	h, data := lockRequest(), proto.AppendLookup(nil, name, "")
 	c := r.prepare(nil, h, data)
