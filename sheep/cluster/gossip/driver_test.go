@@ -113,6 +113,15 @@ func TestANodeWithANewDiskHasItsOldAddress(t *testing.T) {
 	propose(t, nodes, "end")
 }
 
+func TestANodeThatHasLeftBeforeItHeardOfItsJoinBeginsAnew(t *testing.T) {
+	t.Parallel()
+	nodes := begin(t, 2)
+	nodes[1].stop()
+	nodes[1].live() // as if it were the same life, whose join was logged already
+	nodes[1].beginAnew()
+	awaitMembers(t, nodes, 2)
+}
+
 func TestSnapshotsShortenTheLog(t *testing.T) {
 	t.Parallel()
 	first := newNode(t)

@@ -141,7 +141,7 @@ func (d *Driver) deliver(v delivery, m cluster.Machine) error {
 		return nil
 	case v.restore != nil && d.joined:
 		// What the snapshot has left out would have had effects on this node.
-		return fmt.Errorf("%w: this process was expelled: it fell behind by more than the log keeps", sheep.ErrCluster)
+		return expelled("it fell behind by more than the log keeps")
 	case v.restore != nil:
 		if err := m.Restore(v.restore.index, v.restore.state); err != nil {
 			return fmt.Errorf("restore a snapshot of the cluster: %w", err)
@@ -172,14 +172,12 @@ func (d *Driver) wakeLocked() {
 func (d *Driver) depart(reason string) {
 	d.leaseStart.Store(-1)
 	d.departed = true
-	if reason != "left" {
+	if reason != "left" || !d.leaving.Load() {
 		d.leaveErr = expelled(reason)
 	}
 }
 
-func expelled(reason string) error {
-	return fmt.Errorf("%w: this process was expelled: %s", sheep.ErrCluster, reason)
-}
+func expelled(reason string) error { return rejoining("this process was expelled: " + reason) }
 
 // setClusterID notes which cluster this node belongs to, unless its log tells of
 // a timeline that it has given up.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"sheepdog/sheep/cluster"
 )
 
 // searchReport is how often a node says in its log that it finds no cluster.
@@ -28,6 +30,9 @@ func (d *Driver) join(ctx context.Context, hello []byte) {
 	}
 	if err == nil {
 		go d.stayServer(ctx)
+	}
+	if errors.Is(err, errDeparted) { // the join was logged, which this node did not hear of until it was over
+		err = fmt.Errorf("%w: %w", cluster.ErrRejoin, err)
 	}
 	if err != nil && ctx.Err() == nil {
 		d.fail(fmt.Errorf("join the cluster: %w", err))

@@ -87,6 +87,7 @@ func (m *machine) state() (members int, messages []string, index uint64) {
 type node struct {
 	t   *testing.T
 	cfg gossip.Config
+	inc sheep.Incarnation // of the latest life
 
 	*gossip.Driver
 	*machine
@@ -120,12 +121,17 @@ func (n *node) addr() string { return n.cfg.Advertise.String() }
 func (n *node) start() *node {
 	lives.Lock()
 	lives.n++
-	inc := sheep.Incarnation(uint64(time.Now().UnixNano())<<8 | lives.n&0xff)
+	n.inc = sheep.Incarnation(uint64(time.Now().UnixNano())<<8 | lives.n&0xff)
 	lives.Unlock()
+	return n.live()
+}
+
+// live starts the driver with the incarnation that the node has.
+func (n *node) live() *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.Driver, n.machine = gossip.New(n.cfg), &machine{}
 	n.cancel, n.done = cancel, make(chan error, 1)
-	d, m, done := n.Driver, n.machine, n.done
+	d, m, done, inc := n.Driver, n.machine, n.done, n.inc
 	go func() {
 		done <- d.Run(ctx, cluster.Self{Incarnation: inc, Hello: []byte("hello")}, m)
 		close(done)
