@@ -14,7 +14,9 @@ type owned struct {
 }
 
 // ownerOf returns who owns a disk as node n sees it, after dog vdi object location
-// and dog vdi list have said the same.
+// and dog vdi list have said the same. Whoever looks reads the inode, and a disk goes
+// to the gateway through which it is read when its owner's clients are idle: n is
+// the owner, or there is none.
 func ownerOf(t *testing.T, c *harness.Cluster, n *harness.Node, disk string) owned {
 	t.Helper()
 	var one owned
@@ -40,7 +42,7 @@ func TestWhoOwnsADiskIsTold(t *testing.T) {
 		t.Errorf("before the first write: %+v", got)
 	}
 	c.DogAt(first, make([]byte, 4096), "vdi", "write", "disk")
-	before := ownerOf(t, c, second, "disk")
+	before := ownerOf(t, c, first, "disk")
 	if before.Owner != first.Addr() || before.Generation == 0 {
 		t.Errorf("after the first write: %+v", before)
 	}
