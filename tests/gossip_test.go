@@ -3,9 +3,12 @@ package tests_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +181,57 @@ func TestGossipMinorityDoesNotServe(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestGossipReplacedVoterComesBack cuts a voter off until another node has its
+// place, so that Raft sends it nothing when the cut heals, and another node leads
+// than the one that it knows.
+func TestGossipReplacedVoterComesBack(t *testing.T) {
+	h := startHosts(t, 6, 3)
+	roles := func(i int) map[string]string {
+		var rows []struct{ Node, Role string }
+		if err := json.Unmarshal([]byte(h.Dog(i, nil, "cluster", "members", "--json")), &rows); err != nil {
+			t.Fatal(err)
+		}
+		all := make(map[string]string)
+		for _, r := range rows {
+			all[r.Node] = r.Role
+		}
+		return all
+	}
+	voters := func(i int) int {
+		n := 0
+		for _, role := range roles(i) {
+			if role != "follower" {
+				n++
+			}
+		}
+		return n
+	}
+	h.Until("five voters", func(context.Context) error {
+		if n := voters(0); n != 5 {
+			return fmt.Errorf("%d vote", n)
+		}
+		return nil
+	})
+	first := func(role string) int {
+		return slices.IndexFunc(h.Nodes, func(n *harness.Node) bool { return roles(0)[harness.HostAddr(n.ID)+":7000"] == role })
+	}
+	victim, leader := first("voter"), first("leader")
+	rest := without(6, victim)
+	others := slices.DeleteFunc(slices.Clone(rest), func(i int) bool { return i == leader })
+	cut(t, h, []int{victim}, rest)
+	h.Until("a successor", func(context.Context) error {
+		if all := roles(others[0]); all[harness.HostAddr(victim)+":7000"] != "" || voters(others[0]) != 5 {
+			return fmt.Errorf("the members are %v", all)
+		}
+		return nil
+	})
+	h.Nodes[leader].Kill()
+	h.WaitMembers(others, others)
+	h.Nodes[leader].Start()
+	h.WaitMembers(rest, rest)
+	heal(t, h)
 }
 
 // cut parts a minority from a majority, which goes on, but not before the

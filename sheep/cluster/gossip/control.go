@@ -57,6 +57,7 @@ type (
 	}
 	renewRequest struct {
 		Member sheep.Incarnation `json:"member"`
+		Unfit  bool              `json:"unfit,omitempty"` // it only asks whether it still is one
 	}
 	indexAnswer struct {
 		Index uint64 `json:"index"` // Raft's, of the last command

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"sheepdog/sheep"
@@ -47,23 +48,29 @@ type target struct {
 }
 
 // renewOwn asks the leader to renew the lease of this member. The lease counts
-// from before the question.
+// from before the question. A member that should be taken for dead asks, too: that
+// it has left is often the reason, and it would not hear of it otherwise.
 func (d *Driver) renewOwn(ctx context.Context, ahead *target) error {
-	if err := d.healthy(ahead); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, max(d.cfg.Lease/4, 2*d.cfg.Heartbeat))
+	unfit := d.healthy(ahead)
+	patience := max(d.cfg.Lease/4, 2*d.cfg.Heartbeat)
+	asking, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	last, now := d.leaseStart.Load(), boottime()
 	if last < 0 {
 		return errNotMember
 	}
-	q := renewRequest{d.inc}
+	q := renewRequest{d.inc, unfit != nil}
 	var a indexAnswer
-	err := d.askLeader(ctx, pathRenew, q, &a, func() (err error) {
-		a, err = d.renew(ctx, q, "")
+	err := d.askLeader(asking, pathRenew, q, &a, func() (err error) {
+		a, err = d.renew(asking, q, "")
 		return err
 	})
+	if err != nil && !errors.Is(err, errDeparted) && d.Lease() != nil && d.hasDeparted(ctx, patience) {
+		err = errDeparted
+	}
+	if unfit != nil && !errors.Is(err, errDeparted) {
+		err = unfit
+	}
 	if err != nil {
 		return err
 	}
@@ -72,6 +79,38 @@ func (d *Driver) renewOwn(ctx context.Context, ahead *target) error {
 		*ahead = target{a.Index, now}
 	}
 	return nil
+}
+
+// asked is how many nodes a member asks at a time that has lost the others.
+const asked = 5
+
+// hasDeparted asks some of the nodes that this one knows who leads, and those
+// leaders whether this process is a member: Raft tells nothing to a node that it
+// has taken out of its servers.
+func (d *Driver) hasDeparted(ctx context.Context, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	addrs := d.knownAddresses(ctx)
+	rand.Shuffle(len(addrs), func(i, k int) { addrs[i], addrs[k] = addrs[k], addrs[i] })
+	addrs = addrs[:min(len(addrs), asked)]
+	answers := make(chan error, len(addrs))
+	for _, addr := range addrs {
+		go func() {
+			var l leaderAnswer
+			err := d.post(ctx, addr, pathLeader, struct{}{}, &l)
+			if err == nil && l.ID != d.data.id {
+				var a indexAnswer
+				err = d.askAt(ctx, l, pathRenew, renewRequest{d.inc, true}, &a, nil)
+			}
+			answers <- err
+		}()
+	}
+	for range addrs {
+		if errors.Is(<-answers, errDeparted) {
+			return true
+		}
+	}
+	return false
 }
 
 // healthy returns why this process should be taken for dead, if it should: it
@@ -102,8 +141,11 @@ func (d *Driver) renew(ctx context.Context, q renewRequest, from string) (indexA
 	m, isMember := d.state.member(q.Member)
 	last := d.state.raftIndex
 	d.mu.Unlock()
-	if !isMember {
+	switch {
+	case !isMember:
 		return indexAnswer{}, errDeparted
+	case q.Unfit:
+		return indexAnswer{}, errNotLeader // whose lease is not renewed
 	}
 	if !l.contact(q.Member, m.id, from) {
 		return indexAnswer{}, errors.New("the member is being expelled")
