@@ -8,11 +8,17 @@ import (
 	"sheepdog/sheep/vdi"
 )
 
-// A front is where the requests of clients for objects come in, whichever way
-// they come: the Guard, behind the door that knows what is in flight.
+// A front is where the requests for objects come in, whichever way they come: the
+// Guard, behind the doors that know what is in flight.
 type front struct {
 	*vdi.Guard
-	door flight.Door
+	door   flight.Door // of clients
+	inodes flight.Door // of other gateways, for inodes of VDIs that this node owns
+}
+
+// newFront returns the front of n over its Guard.
+func (n *node) newFront(guard *vdi.Guard) front {
+	return front{Guard: guard, door: n.flights.NewDoor(guard), inodes: n.flights.NewDoor(ownedInodes{guard})}
 }
 
 func (f front) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
@@ -31,16 +37,13 @@ func (f front) Discard(ctx context.Context, id sheep.ObjectID) error {
 	return f.door.Do(ctx, flight.Discard, id, func(ctx context.Context) error { return f.Guard.Discard(ctx, id) })
 }
 
-// newFront returns the front of n over its Guard.
-func (n *node) newFront(guard *vdi.Guard) front {
-	return front{Guard: guard, door: n.flights.NewDoor(guard, sheep.Client{})}
+func (f front) WriteOwned(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
+	return f.inodes.Write(ctx, ref, w)
 }
 
-// ownerDoor returns what serves the requests that another gateway forwards.
-func (n *node) ownerDoor(from sheep.Incarnation) flight.Door {
-	client := sheep.Client{Kind: "node", Addr: from.String()}
-	if m, ok := n.cluster.View().Member(from); ok {
-		client.Addr = m.Node.String()
-	}
-	return n.flights.NewDoor(n.gateway.Owned(from), client)
+// ownedInodes is the Guard as other gateways use it.
+type ownedInodes struct{ *vdi.Guard }
+
+func (o ownedInodes) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
+	return o.WriteOwned(ctx, ref, w)
 }

@@ -177,7 +177,7 @@ func (n *node) build() {
 	d := server.NewDaemon(server.Parts{
 		Guard: front, Operations: n.ops, Cluster: n.cluster,
 		Store: storeView{n.store}, Replica: n.replica, Copies: copies{n.replica}, Recovery: recoveryView{n.recovery, n.cluster.View},
-		Owner:   func(from sheep.Incarnation) server.Owner { return n.ownerDoor(from) },
+		Owner:   func(from sheep.Incarnation) server.Owner { return n.flights.NewDoor(n.gateway.Owned(from)) },
 		Flights: flightsView{n.flights, n.cluster.VDI},
 		Hello:   hello, Dir: n.cfg.dir, FixedVNodes: n.cfg.vnodes != 0, Kill: func() { n.stop(sheep.ErrKilled) },
 		Level: logLevel{n.cfg.threshold}, Log: n.log,

@@ -121,10 +121,8 @@ func (t *Table) tell(r Request, after time.Duration) {
 // limit gives f, which nobody else knows yet, the deadline d, if a client waits
 // for it.
 func (t *Table) limit(f *Flight, d time.Duration) {
-	if f.client == (sheep.Client{}) {
-		if _, ok := sheep.ClientOf(f.Context); !ok {
-			return
-		}
+	if _, ok := sheep.ClientOf(f.Context); !ok {
+		return
 	}
 	caller, cancel := context.WithCancelCause(sheep.Caller(f.Context))
 	if f.op.changes() {

@@ -29,7 +29,7 @@ func limited(t *testing.T, next link) (*flight.Table, flight.Door, *bytes.Buffer
 	done := make(chan error, 1)
 	go func() { done <- table.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return table, table.NewDoor(next, sheep.Client{}), &log
+	return table, table.NewDoor(next), &log
 }
 
 // What has not begun is given up with its client.

@@ -15,26 +15,25 @@ type Objects interface {
 
 // A Door is where requests of clients come in.
 type Door struct {
-	table  *Table
-	next   Objects
-	client sheep.Client
+	table *Table
+	next  Objects
 }
 
 var _ Objects = Door{}
 
-// NewDoor returns a door to next. Its requests are those of client or, if that is
-// zero, of the clients that their contexts name.
-func (t *Table) NewDoor(next Objects, client sheep.Client) Door { return Door{t, next, client} }
+// NewDoor returns a door to next. Whose requests come in their contexts tell, see
+// sheep.WithClient.
+func (t *Table) NewDoor(next Objects) Door { return Door{t, next} }
 
 // Read is next's. It is broken off at its deadline.
 func (d Door) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
-	f := d.table.enter(ctx, Read, ref.ID, d.client)
+	f := d.table.enter(ctx, Read, ref.ID)
 	return d.table.done(f, d.next.Read(f, ref, p, off))
 }
 
 // Write is next's. If the client stops waiting it goes on with a copy of w.
 func (d Door) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error {
-	f := d.table.enter(ctx, Write, ref.ID, d.client)
+	f := d.table.enter(ctx, Write, ref.ID)
 	if f.limit.duration == 0 {
 		return d.table.done(f, d.next.Write(f, ref, w))
 	}
@@ -58,14 +57,14 @@ func (d Door) Remove(ctx context.Context, ref sheep.Ref) error {
 
 // Flush is next's. It is broken off at its deadline.
 func (d Door) Flush(ctx context.Context, vdi sheep.VDIID) error {
-	f := d.table.enter(ctx, Flush, sheep.InodeObject(vdi), d.client)
+	f := d.table.enter(ctx, Flush, sheep.InodeObject(vdi))
 	return d.table.done(f, d.next.Flush(f, vdi))
 }
 
 // Do runs fn, which changes something, as a request. fn may go on after Do has
 // returned, and must not use what belongs to the caller.
 func (d Door) Do(ctx context.Context, op Op, id sheep.ObjectID, fn func(context.Context) error) error {
-	f := d.table.enter(ctx, op, id, d.client)
+	f := d.table.enter(ctx, op, id)
 	if f.limit.duration == 0 {
 		return d.table.done(f, fn(f))
 	}

@@ -64,12 +64,11 @@ type Flight struct {
 	context.Context // with a deadline it, or its sheep.Caller, ends at that
 
 	// Set while the request is entered, and not changed.
-	shard  *shard
-	op     Op
-	id     sheep.ObjectID
-	client sheep.Client // if the context does not tell
-	since  time.Time
-	limit  limit
+	shard *shard
+	op    Op
+	id    sheep.ObjectID
+	since time.Time
+	limit limit
 
 	next, prev *Flight // guarded by shard.mu
 
@@ -175,10 +174,8 @@ type Request struct {
 
 // request returns what f is at the time now. The caller holds shard.mu.
 func (f *Flight) request(now time.Time) Request {
-	r := Request{Op: f.op, ID: f.id, Client: f.client, Age: now.Sub(f.since), GivenUp: f.limit.passed()}
-	if r.Client == (sheep.Client{}) {
-		r.Client, _ = sheep.ClientOf(f.Context)
-	}
+	r := Request{Op: f.op, ID: f.id, Age: now.Sub(f.since), GivenUp: f.limit.passed()}
+	r.Client, _ = sheep.ClientOf(f.Context)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.State, r.Epoch, r.Reason = f.state, f.epoch, f.reason

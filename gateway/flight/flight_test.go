@@ -86,7 +86,7 @@ func TestWhatARequestWaitsForIsTold(t *testing.T) {
 					tt.note(flight.Of(context.WithValue(ctx, t, 0)))
 					<-release
 					return nil
-				}}, sheep.Client{})
+				}})
 				done := make(chan error, 1)
 				go func() {
 					done <- door.Write(sheep.WithClient(t.Context(), client), ref, &sheep.Write{})
@@ -125,7 +125,7 @@ func TestOnlyOldRequestsAreSlowTheOldestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		table := flight.NewTable(flight.Config{})
-		door := table.NewDoor(link{func(context.Context, string, []byte) error { <-release; return nil }}, client)
+		door := table.NewDoor(link{func(context.Context, string, []byte) error { <-release; return nil }})
 		var wg sync.WaitGroup
 		for range 40 {
 			wg.Go(func() { _ = door.Read(t.Context(), ref, nil, 0) })
@@ -161,7 +161,7 @@ func TestARequestWithoutADeadlineCostsNoMemory(t *testing.T) {
 		f := flight.Of(ctx)
 		f.Answered(f.Asks(1, nodes, []int{0, 1, 2}, 0), 1)
 		return nil
-	}}, sheep.Client{})
+	}})
 	ctx, w, p := sheep.WithClient(t.Context(), client), &sheep.Write{}, make([]byte, 8)
 	if n := testing.AllocsPerRun(500, func() {
 		if door.Write(ctx, ref, w) != nil || door.Read(ctx, ref, p, 0) != nil {
@@ -174,7 +174,7 @@ func TestARequestWithoutADeadlineCostsNoMemory(t *testing.T) {
 
 func BenchmarkDoor(b *testing.B) {
 	table := flight.NewTable(flight.Config{})
-	door := table.NewDoor(link{func(context.Context, string, []byte) error { return nil }}, client)
+	door := table.NewDoor(link{func(context.Context, string, []byte) error { return nil }})
 	b.RunParallel(func(pb *testing.PB) {
 		w := new(sheep.Write)
 		for pb.Next() {

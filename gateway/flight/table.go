@@ -75,14 +75,13 @@ func (t *Table) Slow(age time.Duration) []Request {
 	return slow
 }
 
-// enter enters a request of client or, if that is zero, of the client that ctx
-// names.
-func (t *Table) enter(ctx context.Context, op Op, id sheep.ObjectID, client sheep.Client) *Flight {
+// enter enters a request.
+func (t *Table) enter(ctx context.Context, op Op, id sheep.ObjectID) *Flight {
 	f, ok := t.spare.Get().(*Flight)
 	if !ok {
 		f = &Flight{shard: &t.lists[t.made.Add(1)%shards]}
 	}
-	f.Context, f.op, f.id, f.client, f.since = ctx, op, id, client, time.Now()
+	f.Context, f.op, f.id, f.since = ctx, op, id, time.Now()
 	if d := t.cfg.Deadline(id.VDI()); d > 0 {
 		t.limit(f, d)
 	}

@@ -58,6 +58,12 @@ func newConn(s *Server, nc net.Conn) *conn {
 	return c
 }
 
+// identify says who is at the other end, from the next request on. Only the reading
+// goroutine may call it.
+func (c *conn) identify(client sheep.Client) {
+	c.reads, c.lasting = sheep.WithClient(c.reads, client), sheep.WithClient(c.lasting, client)
+}
+
 // clientAddr returns where the client is, for people.
 func clientAddr(nc net.Conn) string {
 	if a := nc.RemoteAddr(); a.Network() == "tcp" {

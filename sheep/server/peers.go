@@ -47,7 +47,9 @@ func (d *Daemon) hello(r *Request) {
 	if d.Owner != nil {
 		p.owner = d.Owner(theirs.Incarnation)
 	}
-	r.Session.peer.Store(p)
+	if before := r.Session.peer.Swap(p); before == nil {
+		r.conn.identify(sheep.Client{Kind: "node", Addr: theirs.Node.String()}) // HELLO is served by the reading goroutine
+	}
 	r.Reply(proto.Response{}, mine.Append(r.Room(proto.HelloSize)[:0]))
 }
 
