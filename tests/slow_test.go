@@ -3,7 +3,6 @@ package tests_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -34,12 +33,13 @@ func slowAt(t *testing.T, c *harness.Cluster, n *harness.Node) []slow {
 	return rows
 }
 
-// TestARequestThatHangsIsTold stops a node, and with it a write that has to reach it.
+// TestARequestThatHangsIsTold stops a node, and with it writes that have to reach it:
+// one of a client of the disk's owner, and one that another gateway forwards to that.
 func TestARequestThatHangsIsTold(t *testing.T) {
 	c := nbdCluster(t, 3, 3)
 	c.Dog("vdi", "create", "disk", "64M")
-	front, victim := c.Nodes[0], c.Nodes[2]
-	dev := dialNBD(t, front, "disk")
+	front, through, victim := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	dev, far := dialNBD(t, front, "disk"), dialNBD(t, through, "disk")
 	block := make([]byte, 4096)
 	if err := dev.WriteAt(t.Context(), block, 0); err != nil {
 		t.Fatal(err)
@@ -51,17 +51,26 @@ func TestARequestThatHangsIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	victim.Doomed = true
-	written := make(chan error, 1)
+	written := make(chan error, 2)
 	go func() { written <- dev.WriteAt(t.Context(), block, 0) }()
+	go func() { written <- far.WriteAt(t.Context(), block, 4096) }()
 	c.Until("the write to be slow", func(context.Context) error {
-		rows := slowAt(t, c, front)
-		if len(rows) == 0 {
-			return errors.New("nothing is slow")
+		rows, forwarded := slowAt(t, c, front), slowAt(t, c, through)
+		if len(rows) < 2 || len(forwarded) < 1 {
+			return fmt.Errorf("slow are %+v and %+v", rows, forwarded)
 		}
-		r := rows[0]
-		if r.Op != "write" || r.Name != "disk" || r.State != "peer" || fmt.Sprint(r.Waits) != "["+victim.Addr()+"]" ||
-			r.Epoch == 0 || r.Client != "nbd unix" || r.Age < 1 || !strings.HasSuffix(r.Object, "00000000") {
-			t.Fatalf("got %+v", r)
+		clients := map[string]bool{rows[0].Client: true, rows[1].Client: true}
+		for _, r := range rows {
+			if r.Op != "write" || r.Name != "disk" || r.State != "peer" || fmt.Sprint(r.Waits) != "["+victim.Addr()+"]" ||
+				r.Epoch == 0 || r.Age < 1 || !strings.HasSuffix(r.Object, "00000000") {
+				t.Fatalf("got %+v", r)
+			}
+		}
+		if !clients["nbd unix"] || !clients["node "+through.Addr()] {
+			t.Errorf("the clients are %v", clients)
+		}
+		if r := forwarded[0]; r.State != "owner" || fmt.Sprint(r.Waits) != "["+front.Addr()+"]" || r.Client != "nbd unix" {
+			t.Errorf("where it was forwarded: %+v", r)
 		}
 		return nil
 	})
@@ -73,8 +82,10 @@ func TestARequestThatHangsIsTold(t *testing.T) {
 	if err := victim.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-written; err != nil {
-		t.Error(err)
+	for range 2 {
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
 	}
 	c.WaitRecovered()
 	if got := c.Dog("node", "slow"); !strings.HasPrefix(got, "No request") {

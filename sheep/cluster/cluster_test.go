@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/cluster"
@@ -360,6 +361,53 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	}
 	if err := n.WaitEpoch(ctx, 99); !errors.Is(err, why) {
 		t.Errorf("WaitEpoch returned %v", err)
+	}
+}
+
+func TestDeadlinesAreSeenByAll(t *testing.T) {
+	var l clustertest.Log
+	nodes := form(t, &l, 2)
+	for id := sheep.VDIID(5); id < 8; id++ {
+		must(t, nodes[0].AddVDI(t.Context(), 0, sheep.VDI{ID: id, Name: "disk", Policy: sheep.Replicated(2), BlockShift: 22}, true))
+	}
+	must(t, nodes[0].SetDeadline(t.Context(), time.Minute))
+	must(t, nodes[1].SetVDIDeadline(t.Context(), 5, time.Second))
+	must(t, nodes[1].SetVDIDeadline(t.Context(), 6, 0))
+	must(t, nodes[1].SetVDIDeadline(t.Context(), 7, time.Second))
+	must(t, nodes[1].SetVDIDeadline(t.Context(), 7, cluster.AsCluster))
+	for id, want := range map[sheep.VDIID]time.Duration{5: time.Second, 6: 0, 7: time.Minute, 9: time.Minute} {
+		if got := nodes[1].View().DeadlineOf(id); got != want {
+			t.Errorf("the deadline of VDI %v is %v, want %v", id, got, want)
+		}
+	}
+	for _, err := range []error{
+		nodes[0].SetDeadline(t.Context(), -time.Second), nodes[0].SetDeadline(t.Context(), cluster.AsCluster),
+		nodes[0].SetVDIDeadline(t.Context(), 5, -2), nodes[0].SetVDIDeadline(t.Context(), 0, time.Second),
+	} {
+		if !errors.Is(err, sheep.ErrInvalid) {
+			t.Errorf("got %v, want %v", err, sheep.ErrInvalid)
+		}
+	}
+	if err := nodes[0].SetVDIDeadline(t.Context(), 9, time.Second); !errors.Is(err, sheep.ErrNoVDI) {
+		t.Errorf("of no VDI: %v", err)
+	}
+}
+
+func TestSessionsEndTheirLocks(t *testing.T) {
+	var l clustertest.Log
+	nodes := form(t, &l, 2)
+	must(t, nodes[0].AddVDI(t.Context(), 0, sheep.VDI{ID: 5, Name: "disk", Policy: sheep.Replicated(2), BlockShift: 22}, true))
+	client := sheep.Client{Kind: "nbd", Addr: "10.0.0.9:1234"}
+	session, other := nodes[0].NewSession(), nodes[0].NewSession()
+	must(t, nodes[0].Lock(t.Context(), 5, cluster.LockRequest{Client: client, Session: session}))
+	must(t, nodes[0].EndSession(t.Context(), other))
+	must(t, nodes[1].EndSession(t.Context(), session)) // of another daemon
+	if got := nodes[0].LockOf(5); got.State != sheep.Exclusive || got.Holder.Client != client || got.Holder.Since.IsZero() || got.Session != session {
+		t.Errorf("the lock is %+v", got)
+	}
+	must(t, nodes[0].EndSession(t.Context(), session))
+	if got := nodes[0].LockOf(5); got.State != sheep.Unlocked {
+		t.Errorf("after the end of the session the lock is %+v", got)
 	}
 }
 
