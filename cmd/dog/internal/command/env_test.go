@@ -142,6 +142,32 @@ func TestHealingThatWaitsIsShown(t *testing.T) {
 	}
 }
 
+// TestRecoveryIsWatchedUntilItEnds has two nodes recover one after the other.
+func TestRecoveryIsWatchedUntilItEnds(t *testing.T) {
+	c := fakesheep.Formatted(3, 2, 0)
+	c.Recovering(1, proto.RecoveryState{Active: true, Finished: 4, Total: 69})
+	pauses := 0
+	env := command.Env{Args: []string{"node", "recovery", "-w"}, StdoutWidth: 80, Pause: func(context.Context, time.Duration) error {
+		pauses++
+		c.Recovering(pauses-1, proto.RecoveryState{})
+		if pauses < 3 {
+			c.Recovering(pauses, proto.RecoveryState{Active: true, Finished: uint64(10 * pauses), Total: 40})
+		}
+		return nil
+	}}
+	r := runEnv(t, c, env)
+	pictures := strings.Split(r.stdout, "\x1b[3A\x1b[J")
+	if r.status != 0 || pauses != 3 || len(pictures) != 4 ||
+		!strings.Contains(pictures[0], "4/69 objects") || !strings.Contains(pictures[1], "10/40") || !strings.Contains(pictures[2], "20/40") || strings.Contains(pictures[3], "objects") {
+		t.Errorf("after %d pauses, status %d: %q", pauses, r.status, r.stdout)
+	}
+	env.StdoutWidth, pauses = 0, 0
+	c.Recovering(1, proto.RecoveryState{Active: true, Finished: 4, Total: 69})
+	if r := runEnv(t, c, env); strings.Contains(r.stdout, "\x1b") || strings.Count(r.stdout, "Nodes In Recovery") != 4 {
+		t.Errorf("not on a terminal: %q", r.stdout)
+	}
+}
+
 // TestADrainEndsWhenNothingDependsOnTheNode has a node recover for a while.
 func TestADrainEndsWhenNothingDependsOnTheNode(t *testing.T) {
 	c := fakesheep.Formatted(3, 2, 0)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,14 +35,30 @@ type recoveryRow struct {
 
 // nodeRecoveryInfo shows which nodes are in recovery.
 func nodeRecoveryInfo(ctx context.Context, s *session) error {
-	if s.opts.progress {
+	switch {
+	case s.opts.progress:
 		return s.followRecovery(ctx)
+	case s.opts.watch && !s.opts.json:
+		return s.watchRecovery(ctx)
 	}
-	if !s.opts.raw && !s.opts.json {
-		s.print("%s", listing.Recoveries)
+	rows, status := s.recoveryRows(ctx)
+	if s.opts.json {
+		if err := s.writeJSON(rows); err != nil {
+			return err
+		}
+	} else {
+		s.printRecoveries(rows)
 	}
-	rows := []recoveryRow{}
-	status := ExitSuccess
+	if status != ExitSuccess {
+		return quiet(status)
+	}
+	return nil
+}
+
+// recoveryRows asks all nodes, and returns those that are in recovery. It warns of
+// nodes that do not answer.
+func (s *session) recoveryRows(ctx context.Context) (rows []recoveryRow, status int) {
+	rows = []recoveryRow{}
 	for r := range remote.Ordered(slices.Values(s.nodeRows()), queryWidth, func(n nodeRow) recoveryRow {
 		state, err := s.Recovery(ctx, remote.Address(s.nodes.Nodes[n.ID]))
 		r := recoveryRow{nodeRow: n, Finished: state.Finished, Total: state.Total, active: state.Active, err: err}
@@ -56,35 +71,62 @@ func nodeRecoveryInfo(ctx context.Context, s *session) error {
 			f := failed(r.err, "Failed to get recovery state of node %d: %s", r.ID, remote.Text(r.err))
 			s.warn("%v", f)
 			status = f.status
-			continue
+		} else if r.active {
+			rows = append(rows, r)
 		}
-		if !r.active {
-			continue
-		}
-		rows = append(rows, r)
+	}
+	return rows, status
+}
+
+func (s *session) printRecoveries(rows []recoveryRow) {
+	if !s.opts.raw {
+		s.print("%s", listing.Recoveries)
+	}
+	for _, r := range rows {
 		s.printRecovery(r)
 	}
-	if s.opts.json {
-		if err := s.writeJSON(rows); err != nil {
-			return err
+}
+
+// watchRecovery shows all nodes that are in recovery, every second, until none can
+// go on. On a terminal each picture takes the place of the one before.
+func (s *session) watchRecovery(ctx context.Context) error {
+	for lines := 0; ; {
+		rows, status := s.recoveryRows(ctx)
+		switch {
+		case status != ExitSuccess:
+			lines = 0 // a warning follows them
+		case lines > 0 && s.app.env.StdoutWidth > 0:
+			s.print("\x1b[%dA\x1b[J", lines)
+		}
+		s.printRecoveries(rows)
+		if err := s.out.Flush(); err != nil {
+			return fail(ExitSystem, "Failed to write the output: %v", err)
+		}
+		if !slices.ContainsFunc(rows, recoveryRow.goesOn) && status == ExitSuccess {
+			return nil
+		}
+		lines = strings.Count(listing.Recoveries, "\n") + len(rows)
+		if err := s.app.env.Pause(ctx, time.Second); err != nil {
+			return nil // an interrupt is how watching ends
+		}
+		var err error
+		if s.nodes, err = s.Membership(ctx); err != nil {
+			return requestFailed(err)
 		}
 	}
-	if status != ExitSuccess {
-		return quiet(status)
-	}
-	return nil
 }
+
+// goesOn reports whether the node has something to do but wait.
+func (r recoveryRow) goesOn() bool { return !waits(r.healing) || r.Finished+r.Later < r.Total }
 
 func (s *session) printRecovery(r recoveryRow) {
 	n := s.nodes.Nodes[r.ID]
-	switch {
-	case s.opts.json:
-	case s.opts.raw:
+	if s.opts.raw {
 		s.print("%d %v %d %d %d %d\n", r.ID, n, r.VNodes, r.Zone, r.Finished, r.Total)
-	default:
-		line := listing.Recovery(r.ID, n, proto.RecoveryState{Finished: r.Finished, Total: r.Total})
-		s.print("%s%s\n", strings.TrimSuffix(line, "\n"), r.details())
+		return
 	}
+	line := listing.Recovery(r.ID, n, proto.RecoveryState{Finished: r.Finished, Total: r.Total})
+	s.print("%s%s\n", strings.TrimSuffix(line, "\n"), r.details())
 }
 
 // heal takes note of what C Sheepdog does not tell.
@@ -183,51 +225,6 @@ func (s *session) followRecovery(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// nodeGetThrottle shows how recovery is held back.
-func nodeGetThrottle(ctx context.Context, s *session) error {
-	t, err := s.Throttle(ctx)
-	if err != nil {
-		return requestFailed(err)
-	}
-	s.print("max (%d), interval (%d)", t.Max, t.Interval)
-	if h, err := s.Healing(ctx, ""); err == nil && h.Limit > 0 {
-		s.print(", rate (%d)", h.Limit)
-	}
-	s.print("\n")
-	return nil
-}
-
-// nodeSetThrottle holds recovery back.
-func nodeSetThrottle(ctx context.Context, s *session) error {
-	most, err := strconv.ParseUint(s.args[0], 10, 32)
-	if err != nil {
-		return fail(ExitUsage, "Invalid max (%s)", s.args[0])
-	}
-	if len(s.args) < 2 {
-		return fail(ExitUsage, "Invalid interval max (%d), interval ((null))", most)
-	}
-	interval, err := strconv.ParseUint(s.args[1], 10, 63)
-	if err != nil {
-		return fail(ExitUsage, "Invalid interval (%s)", s.args[1])
-	}
-	if (most == 0) != (interval == 0) {
-		return fail(ExitUsage, "Invalid interval max (%d), interval (%d)", most, interval)
-	}
-	var rate uint64
-	if len(s.args) > 2 {
-		if rate, err = size.Parse(s.args[2]); err != nil {
-			return fail(ExitUsage, "Invalid rate (%s)", s.args[2])
-		}
-	}
-	if err := s.SetThrottle(ctx, proto.Throttle{Max: uint32(most), Interval: interval}); err != nil {
-		return requestFailed(err)
-	}
-	if err := s.SetHealRate(ctx, rate); err != nil && len(s.args) > 2 {
-		return requestFailed(err)
-	}
-	return nil
 }
 
 // A waitingRow is an object that a node cannot make current; its JSON form is

@@ -97,7 +97,7 @@ func nodeCommands() []command {
 		{name: "kill", about: "stop a daemon", options: "aprhlT", args: "<node id>", nodes: true, max: 1, run: nodeKill},
 		{name: "list", about: "list nodes", options: "aprhT", json: true, nodes: true, run: nodeList},
 		{name: "info", about: "show how full the nodes are", options: "aprhT", json: true, nodes: true, run: nodeInfo},
-		{name: "recovery", about: "show or hold back the recovery of nodes", options: "aphPrT", json: true, args: "<max> <interval> [rate]", words: []word{
+		{name: "recovery", about: "show or hold back the recovery of nodes", options: "aphPrwT", json: true, args: "<max> <interval> [rate]", words: []word{
 			{name: "info", about: "show which nodes are in recovery (default)", byDefault: true, nodes: true, run: nodeRecoveryInfo},
 			{name: "waiting", about: "show which objects cannot be made current yet, and why", nodes: true, run: nodeRecoveryWaiting},
 			{name: "set-throttle", about: "recover at most max objects per interval (milliseconds), and rate bytes a second", nodes: true, needs: 1, max: 3, run: nodeSetThrottle},
