@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -132,6 +133,109 @@ func stopAndWrite(t *testing.T, victim *harness.Node, writers map[string]func() 
 		got[n.name] = &n.outcome
 	}
 	return got
+}
+
+// An insistent disk tries again what was given up, as a guest does that is told to.
+// What it is answered then must hold, whatever becomes of the attempts before.
+type insistent struct {
+	*native.Disk
+	refused atomic.Int64
+}
+
+func (d *insistent) again(fn func() error) error {
+	for {
+		err := fn()
+		if !errors.Is(err, native.IOError) {
+			return err
+		}
+		d.refused.Add(1)
+	}
+}
+
+func (d *insistent) ReadAt(ctx context.Context, p []byte, off int64) error {
+	return d.again(func() error { return d.Disk.ReadAt(ctx, p, off) })
+}
+
+func (d *insistent) WriteAt(ctx context.Context, p []byte, off int64) error {
+	return d.again(func() error { return d.Disk.WriteAt(ctx, p, off) })
+}
+
+func (d *insistent) Flush(ctx context.Context) error {
+	return d.again(func() error { return d.Disk.Flush(ctx) })
+}
+
+// TestWhatWasGivenUpHarmsNothing stops a node again and again, for longer than its
+// clients wait, at last until the others go on without it.
+func TestWhatWasGivenUpHarmsNothing(t *testing.T) {
+	c := harness.Start(t, harness.Config{Nodes: 3})
+	c.Format(3)
+	clients := newClients(t, c, seed(t), 32<<20)
+	c.Dog("cluster", "deadline", "1")
+	stop := make(chan struct{})
+	var disks []*insistent
+	for _, cl := range clients { // not through the node that will suffer
+		cl.cfg.Servers = c.Addrs(0)[:2]
+		dev, err := native.Open(t.Context(), cl.cfg, cl.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := &insistent{Disk: dev}
+		disks = append(disks, disk)
+		cl.done = make(chan error, 1)
+		go func() {
+			defer dev.Close()
+			cl.done <- cl.load.Run(t.Context(), stop, disk)
+		}()
+	}
+	victim := c.Nodes[2]
+	victim.Doomed = true
+	signal := func(s syscall.Signal) {
+		t.Helper()
+		if err := victim.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writes := func() {
+		t.Helper()
+		more := counter(clients)
+		c.Until("some writes", func(context.Context) error {
+			failed(t, clients)
+			return more(100)
+		})
+	}
+	for range 3 {
+		writes()
+		signal(syscall.SIGSTOP)
+		time.Sleep(3 * time.Second) // how long it is stopped
+		signal(syscall.SIGCONT)
+	}
+	writes()
+	signal(syscall.SIGSTOP)
+	c.Until("the others to go on without the stopped sheep", func(ctx context.Context) error {
+		s, err := native.Ask(ctx, c.Nodes[0].Addr(), native.Stat)
+		if err == nil && len(s.Nodes) != 2 {
+			err = errors.New("it is still listed")
+		}
+		return err
+	})
+	writes()
+	signal(syscall.SIGCONT)
+	c.WaitJoined()
+	c.WaitRecovered()
+	close(stop)
+	for i, cl := range clients {
+		if err := <-cl.done; err != nil {
+			t.Fatalf("%s: %v", cl.name, err)
+		}
+		n := disks[i].refused.Load()
+		t.Logf("%s: %s, %d requests were given up", cl.name, cl.load.Stats(), n)
+		if n == 0 {
+			t.Errorf("%s: nothing was given up", cl.name)
+		}
+	}
+	for _, cl := range clients {
+		cl.verify(t, c, false)
+	}
 }
 
 // TestAReadOfWhatIsAwayEndsAtItsDeadline has the nodes with the last copies be away:
