@@ -26,10 +26,8 @@ func (d *Driver) join(ctx context.Context, hello []byte) {
 		err = newer
 	}
 	if err == nil {
-		err = d.logJoin(ctx, hello)
-	}
-	if err == nil {
 		go d.stayServer(ctx)
+		err = d.logJoin(ctx, hello)
 	}
 	if errors.Is(err, errDeparted) { // the join was logged, which this node did not hear of until it was over
 		err = fmt.Errorf("%w: %w", cluster.ErrRejoin, err)
@@ -39,8 +37,8 @@ func (d *Driver) join(ctx context.Context, hello []byte) {
 	}
 }
 
-// stayServer asks again to be a server until the join is delivered: the leader may
-// have removed this one as absent between its answer and the join.
+// stayServer asks again to be a server until the join is delivered: a leader may
+// have removed this one as absent since, and Raft does not tell it then who leads.
 func (d *Driver) stayServer(ctx context.Context) {
 	for {
 		select {
