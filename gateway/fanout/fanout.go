@@ -287,11 +287,16 @@ func (f *Fanout) group(n int) *group {
 	if !ok {
 		g = &group{answered: make(chan struct{}, 1)}
 	}
+	g.expect(n)
+	return g
+}
+
+// expect prepares g for n answers.
+func (g *group) expect(n int) {
 	for k := len(g.answers); k < n; k++ {
 		g.answers = append(g.answers, func(err error) { g.done(k, err) })
 	}
 	g.pending.Store(int32(n))
-	return g
 }
 
 func (g *group) done(k int, err error) {
