@@ -74,6 +74,9 @@ func TestARequestThatHangsIsTold(t *testing.T) {
 		}
 		return nil
 	})
+	if r := c.RunDog(front, nil, "node", "slow"); r.Code == 0 || !strings.Contains(r.Stderr, "slow requests of node 2: ") || !strings.Contains(r.Stderr, "no answer in 3s") || !strings.Contains(r.Stdout, "peer "+victim.Addr()) {
+		t.Errorf("of all nodes: %+v", r)
+	}
 	select {
 	case err := <-written:
 		t.Errorf("the write has ended: %v", err)
