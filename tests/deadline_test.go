@@ -285,3 +285,37 @@ func TestAReadOfWhatIsAwayEndsAtItsDeadline(t *testing.T) {
 	}
 	c.Check("disk")
 }
+
+// TestWithoutAMajorityClientsAreToldInTime has two of three machines die.
+func TestWithoutAMajorityClientsAreToldInTime(t *testing.T) {
+	h := startHosts(t, 3, 3)
+	h.Dog(0, nil, "vdi", "create", "disk", "32M")
+	h.Dog(0, noise(4<<20), "vdi", "write", "disk", "0", "4M")
+	h.Dog(0, nil, "cluster", "deadline", "2")
+	dev, err := native.Open(t.Context(), native.Config{Servers: []string{h.Nodes[0].Sock()}}, "disk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	for _, i := range []int{1, 2} {
+		h.Nodes[i].Doomed = true
+		h.Nodes[i].Kill()
+	}
+	block := noise(4096)
+	begin := time.Now()
+	err = dev.WriteAt(t.Context(), block, 0)
+	if took := time.Since(begin); !errors.Is(err, native.IOError) || took < 2*time.Second || took > 8*time.Second {
+		t.Errorf("got %v after %v, want %v", err, took, native.IOError)
+	}
+	for _, i := range []int{1, 2} {
+		h.Nodes[i].Start()
+	}
+	all := hostsUpTo(3)
+	h.WaitMembers(all, all)
+	h.WaitRecovered()
+	h.Dog(1, block, "vdi", "write", "disk", "0", "4096")
+	if got := h.Dog(2, nil, "vdi", "read", "disk", "0", "4096"); got != string(block) {
+		t.Error("the disk has not what was written last")
+	}
+	h.Dog(0, nil, "vdi", "check", "disk")
+}
