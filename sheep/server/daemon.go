@@ -82,7 +82,7 @@ func (d *Daemon) Plan(h *proto.Header) Plan {
 		op.plan(h, &p)
 	}
 	p.Drop = op.io && ending(p.Result)
-	if p.Class == ClassClient {
+	if p.Class.open() {
 		p.Room = min(p.Room, int(h.Room()))
 	}
 	return p
@@ -135,7 +135,7 @@ func (d *Daemon) serving(op proto.Opcode) proto.Result {
 
 // Serve implements Handler.
 func (d *Daemon) Serve(r *Request) {
-	if r.plan.Class != ClassClient && r.Header.Op != proto.OpHello && r.Session.peer.Load() == nil {
+	if !r.plan.Class.open() && r.Header.Op != proto.OpHello && r.Session.peer.Load() == nil {
 		invalid(d, r) // a sheep says who it is first
 		return
 	}
@@ -185,7 +185,7 @@ func (d *Daemon) fail(r *Request, err error) {
 	if e, ok := errors.AsType[*sheep.NotOwnerError](err); ok {
 		resp.Body = proto.NotOwnerReply{VDI: e.VDI, Owner: e.Owner.Addr}.Body()
 	}
-	if r.plan.Class == ClassClient {
+	if r.plan.Class.open() {
 		resp.Result = resp.Result.ForClient()
 	}
 	if resp.Result == proto.ResultSystemError || resp.Result == proto.ResultIO {

@@ -15,6 +15,7 @@ import (
 	"sheepdog/sheep/client"
 	"sheepdog/sheep/cluster"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/server"
 )
 
 // Opcodes as the protocol lists them, independently of package proto.
@@ -455,6 +456,32 @@ func TestLocksFollowTheHeadOfAName(t *testing.T) {
 		t.Errorf("lock without locking: %v", resp.Result)
 	}
 	want(t, w, `lookup "a" "" 0`)
+}
+
+// When requests that hang hold all the memory that those of clients may have, an
+// operator can still ask what hangs.
+func TestPeopleAreAnsweredWhileClientsHang(t *testing.T) {
+	w := newWorld()
+	hang, hung := make(chan struct{}), make(chan struct{})
+	w.Memory.Fail = func(string, sheep.ObjectID) error { close(hung); <-hang; return sheep.ErrNoObject }
+	addr := startServer(t, w.daemon(), server.Config{Bytes: 64 << 10})
+	stuck := dialClient(t, addr)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ask(t, stuck, proto.Header{Op: proto.OpReadObj, Body: proto.ObjectBody{ID: 5 << 32}.Body()}, nil, 64<<10)
+	}()
+	<-hung
+	conn := dialClient(t, addr)
+	for op, room := range map[proto.Opcode]int{
+		proto.OpGetNodeList: proto.NodeSize, proto.OpStat: proto.StatSize, proto.OpGetVDIStatus: 4096, proto.OpGetWaiting: proto.WaitingRoom,
+	} {
+		if resp, _ := ask(t, conn, proto.Header{Op: op}, nil, room); resp.Result != proto.ResultSuccess {
+			t.Errorf("%v: %v", op, resp.Result)
+		}
+	}
+	close(hang)
+	<-ended
 }
 
 func TestALockOfASessionEndsWithItsConnection(t *testing.T) {

@@ -68,7 +68,7 @@ func (r *Request) Drop() {
 // mayReturn reports whether the client reads n bytes after the answer. Between
 // sheep of ours the length of the answer is never in doubt.
 func (r *Request) mayReturn(n int) bool {
-	if r.plan.Class != ClassClient {
+	if !r.plan.Class.open() {
 		return true
 	}
 	if r.Header.Flags&proto.FlagWrite != 0 {

@@ -17,7 +17,8 @@ import (
 // A Class groups requests by what they may have to wait for: requests of
 // clients wait for owners and peers, those of owners for peers, those of peers
 // for urgent ones, and these for nobody. Each class has a budget of its own, so
-// that no two sheep can wait for each other's memory.
+// that no two sheep can wait for each other's memory; and so has what people ask,
+// who want to know why requests of clients wait.
 type Class uint8
 
 // The classes of requests.
@@ -26,8 +27,12 @@ const (
 	ClassOwner
 	ClassPeer
 	ClassUrgent
+	ClassAdmin
 	classes
 )
+
+// open reports whether anybody may send requests of the class, not only sheep.
+func (c Class) open() bool { return c == ClassClient || c == ClassAdmin }
 
 // A Plan is what a Handler decides about a request before its payload is read.
 type Plan struct {

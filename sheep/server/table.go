@@ -22,10 +22,10 @@ func operations() [256]operation {
 		return operation{run: run, lasting: true}
 	}
 	quick := func(run func(*Daemon, *Request), room int) operation {
-		return operation{run: run, room: room, inline: true}
+		return operation{run: run, room: room, inline: true, class: ClassAdmin}
 	}
 	slow := func(run func(*Daemon, *Request), room int) operation {
-		return operation{run: run, room: room}
+		return operation{run: run, room: room, class: ClassAdmin}
 	}
 	t := [256]operation{
 		proto.OpCreateAndWriteObj: write((*Daemon).writeObj),
