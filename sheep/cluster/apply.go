@@ -25,6 +25,10 @@ type applier struct {
 	told   bool        // Stop was called
 	reason error       // why Run is to end, if not because of its context
 
+	turnover bool          // the entry before was one with More
+	owners   []ownerChange // that the node is to be told of
+	next     *turn         // that it is to begin
+
 	wg sync.WaitGroup // everything that Run has started
 }
 
@@ -56,7 +60,8 @@ func (m machine) Apply(e Entry) {
 	}
 	c.mu.Lock()
 	fx := c.state.apply(e)
-	joined := c.state.member(c.inc) != nil && (a.member || !c.state.turnover) // a member between two entries of one step is none yet
+	a.turnover = c.state.turnover
+	joined := c.state.member(c.inc) != nil && (a.member || !a.turnover) // a member between two entries of one step is none yet
 	c.mu.Unlock()
 	switch {
 	case joined:
@@ -89,21 +94,36 @@ func (c *Cluster) follow(fx *effects) {
 		c.lease.Store(true)
 		c.contribute()
 	}
-	for _, o := range fx.owners {
-		c.cfg.Hooks.Ownership(o.vid, o.old, o.new)
-	}
-	if len(fx.owners) > 0 {
-		c.advanced.fire()
-	}
 	for _, d := range fx.done {
 		c.endTurn(d.index)
 	}
+	a.owners = append(a.owners, fx.owners...)
 	if fx.turn != nil {
-		c.startTurn(fx.turn)
+		a.next = fx.turn
+	}
+	if !a.turnover {
+		c.handOn()
 	}
 	if fx.shutdown {
 		c.stopHook(sheep.ErrShutdown)
 	}
+}
+
+// handOn tells the node who owns what from now on, and starts the turn that it has.
+// After a member's departure that is not before the epoch without it has begun: in
+// the one before, what the dead was writing may be on some copies only.
+func (c *Cluster) handOn() {
+	a := &c.applying
+	for _, o := range a.owners {
+		c.cfg.Hooks.Ownership(o.vid, o.old, o.new)
+	}
+	if len(a.owners) > 0 {
+		c.advanced.fire()
+	}
+	if a.next != nil {
+		c.startTurn(a.next)
+	}
+	a.owners, a.next = nil, nil
 }
 
 // tellOwners tells the node, which has just joined, who owns what.

@@ -25,6 +25,7 @@ type node struct {
 	err    error         // what it returned
 
 	drains bool // Ownership answers with Drained
+	owners bool // Ownership is written down
 
 	execute func(context.Context, *cluster.Turn) ([]byte, []cluster.VDIChange, error)
 
@@ -60,6 +61,9 @@ func (n hooks) Format(s cluster.Settings) error {
 }
 
 func (n hooks) Ownership(vid sheep.VDIID, old, now cluster.Ownership) {
+	if n.owners {
+		n.note("VDI %v was owned by %d and is by %d", vid, old.Owner, now.Owner)
+	}
 	me := n.Incarnation()
 	if old.Owner == me && !old.Draining && n.drains && now.Generation != old.Generation && now.Owner != 0 {
 		go n.Drained(n.t.Context(), vid, old.Generation)
@@ -327,6 +331,30 @@ func TestOwnershipMovesThroughADrain(t *testing.T) {
 	must(t, b.Disown(t.Context(), 7, second.Generation))
 	if o, ok := b.Owner(7); ok {
 		t.Errorf("after Disown the owner is %v", o)
+	}
+}
+
+// What the dead was writing may be on some copies only until the next epoch.
+func TestWhatADeadMemberOwnedIsFreeInTheEpochWithoutIt(t *testing.T) {
+	var l clustertest.Log
+	nodes := form(t, &l, 3)
+	a, b := nodes[0], nodes[1]
+	_, err := a.Own(t.Context(), 7)
+	must(t, err)
+	must(t, b.Sync(t.Context()))
+	b.owners = true
+	before := len(b.noted())
+	l.Restart(1)
+	must(t, b.Sync(t.Context()))
+	if got := b.noted()[before:]; len(got) != 0 {
+		t.Errorf("in the epoch that the owner has died in the hooks were told %q", got)
+	}
+	join(t, &l, 4)
+	must(t, b.WaitEpoch(t.Context(), 2))
+	must(t, b.Sync(t.Context()))
+	want := []string{"install epoch 2 of 3 nodes", "VDI 7 was owned by 1 and is by 0"}
+	if got := b.noted()[before:]; !slices.Equal(got, want) {
+		t.Errorf("the hooks were told %q, want %q", got, want)
 	}
 }
 

@@ -47,6 +47,20 @@ func (l *Log) Expel(inc sheep.Incarnation, reason string) {
 	}
 }
 
+// Restart is Expel in one step with the next entry, as if the member had started
+// again.
+func (l *Log) Restart(inc sheep.Incarnation) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m := l.members[inc]; m != nil && m.expelled == nil {
+		m.expelled = fmt.Errorf("%w: started again", sheep.ErrCluster)
+		l.entries = append(l.entries, cluster.Entry{
+			Index: uint64(len(l.entries) + 1), Kind: cluster.EntryLeave, Member: inc, Time: time.Now().UnixNano(), More: true,
+		})
+		l.wake()
+	}
+}
+
 // Entries returns a copy of all entries.
 func (l *Log) Entries() []cluster.Entry {
 	l.mu.Lock()
@@ -63,6 +77,11 @@ func (l *Log) append(kind cluster.EntryKind, inc sheep.Incarnation, data []byte)
 		Time:   time.Now().UnixNano(),
 		Data:   slices.Clone(data),
 	})
+	l.wake()
+}
+
+// wake tells who waits for entries; the caller holds mu.
+func (l *Log) wake() {
 	if l.grown != nil {
 		close(l.grown)
 		l.grown = nil
