@@ -47,7 +47,7 @@ func leaks(t *testing.T, s *storm) {
 
 // Slack for what comes and goes, and for what one node has more because it leads.
 const (
-	spareHandles    = 24
+	spareHandles    = 40
 	spareGoroutines = 10
 )
 
