@@ -4,7 +4,7 @@ GO ?= go
 FUZZTIME ?= 10s
 UNIT = $(shell $(GO) list ./... | grep -v '/tests$$')
 
-.PHONY: build demo demo-stop deps test short race check fuzz e2e bench clean
+.PHONY: build demo demo-stop deps test short nightly race check fuzz e2e bench clean
 
 build: ## bin/sheep, bin/dog, bin/sheepfs; bin/collie is dog by its old name, bin/mount.sheepfs what mount calls
 	$(GO) build -o bin/ ./cmd/...
@@ -25,6 +25,10 @@ test: deps ## everything: units, and real processes with real clients
 
 short: deps ## the same with shorter storms
 	$(GO) test -count=1 -short -timeout 15m ./...
+
+nightly: deps ## storms, and the long forms of the tests that break machines
+	SHEEP_TEST_STORM=3m SHEEP_TEST_ROUNDS=20 SHEEP_TEST_OBJECTS=2000 \
+		$(GO) test -count=1 -v -timeout 60m -run 'TestStorm$$|TestAllKilledAtOnce|TestAnEmptyNodeIsFilled' ./tests
 
 race: ## the unit tests with the race detector
 	$(GO) test -race -timeout 15m $(UNIT)

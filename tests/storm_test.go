@@ -142,7 +142,7 @@ func (s *storm) autopsy(t *testing.T) {
 }
 
 // stormLength returns how long to let it storm: SHEEP_TEST_STORM. Without it the
-// test is skipped, because what it has found is not all mended.
+// test is skipped: each storm is another one, and a rare find is for the night.
 func stormLength(t *testing.T) time.Duration {
 	t.Helper()
 	v := os.Getenv("SHEEP_TEST_STORM")
