@@ -28,10 +28,8 @@ func (d *Daemon) ownerServe(r *Request, fn func(o Owner, b proto.PeerBody, ref s
 // what it sent before arrives late.
 func (d *Daemon) forwarded(r *Request) (Owner, error) {
 	p := r.Session.peer.Load()
-	if m, ok := d.Cluster.View().MemberAt(p.hello.Node); !ok || m.Incarnation != p.hello.Incarnation {
-		return nil, sheep.ErrWaitForJoin
-	}
-	if p.owner == nil {
+	m, ok := d.Cluster.View().MemberAt(p.hello.Node)
+	if !ok || m.Incarnation != p.hello.Incarnation || p.owner == nil {
 		return nil, sheep.ErrNotOwner
 	}
 	return p.owner, nil

@@ -151,8 +151,8 @@ func TestWhatAGatewayForwardedBeforeItLeftIsRefused(t *testing.T) {
 	body := proto.PeerBody{ID: 5 << 32, Len: 2, Size: 1 << 22, Copies: 2}.Body()
 	for op, data := range map[proto.Opcode][]byte{proto.OpOwnerWrite: []byte("ab"), proto.OpOwnerRead: nil} {
 		resp, _ := ask(t, conn, proto.Header{Op: op, Body: body}, data, 2)
-		if resp.Result != proto.ResultWaitForJoin {
-			t.Errorf("%v: result %v, want %v", op, resp.Result, proto.ResultWaitForJoin)
+		if resp.Result != proto.ResultNotOwner {
+			t.Errorf("%v: result %v, want %v", op, resp.Result, proto.ResultNotOwner)
 		}
 	}
 	want(t, w)
