@@ -125,7 +125,7 @@ func (c *conn) readAll() error {
 // request reads the rest of a request and has it served.
 func (c *conn) request(r *Request) error {
 	plan := c.server.handler.Plan(&r.Header)
-	if plan.Drop && plan.Result != proto.ResultSuccess {
+	if plan.Drop {
 		c.server.requests.Put(r)
 		return plan.Result.Err()
 	}

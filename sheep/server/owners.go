@@ -12,36 +12,29 @@ import (
 
 // ownerServe answers a request of another gateway with the outcome of fn.
 func (d *Daemon) ownerServe(r *Request, fn func(o Owner, b proto.PeerBody, ref sheep.Ref) error) {
-	b, ref, err := d.peerRef(r)
-	var o Owner
-	if err == nil {
-		o, err = d.forwarded(r)
-	}
+	o, b, ref, err := d.forwarded(r)
 	if err == nil {
 		err = fn(o, b, ref)
 	}
 	d.peerReply(r, err)
 }
 
-// forwarded returns what serves a request that another gateway has forwarded. Of one
-// that is no member any more nothing is taken: its clients have gone elsewhere, and
-// what it sent before arrives late.
-func (d *Daemon) forwarded(r *Request) (Owner, error) {
+// forwarded returns what serves a request that another gateway has forwarded, and
+// what it names. Of one that is no member any more nothing is taken: its clients have
+// gone elsewhere, and what it sent before arrives late.
+func (d *Daemon) forwarded(r *Request) (Owner, proto.PeerBody, sheep.Ref, error) {
+	b, ref, err := d.peerRef(r)
 	p := r.Session.peer.Load()
 	m, ok := d.Cluster.View().MemberAt(p.hello.Node)
-	if !ok || m.Incarnation != p.hello.Incarnation || p.owner == nil {
-		return nil, sheep.ErrNotOwner
+	if err == nil && (!ok || m.Incarnation != p.hello.Incarnation || p.owner == nil) {
+		err = sheep.ErrNotOwner
 	}
-	return p.owner, nil
+	return p.owner, b, ref, err
 }
 
 // ownerRead serves OWNER_READ.
 func (d *Daemon) ownerRead(r *Request) {
-	b, ref, err := d.peerRef(r)
-	var o Owner
-	if err == nil {
-		o, err = d.forwarded(r)
-	}
+	o, b, ref, err := d.forwarded(r)
 	var p []byte
 	if err == nil {
 		p = r.Room(int(b.Len))

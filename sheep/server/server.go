@@ -43,7 +43,7 @@ type Plan struct {
 	Room    int  // bytes that the answer may take
 	Inline  bool // serving it never waits
 	Lasting bool // it is finished even if the client goes
-	Drop    bool // the connection ends instead of an answer that is not success
+	Drop    bool // the connection ends instead of the answer, which is Result
 }
 
 // A Handler gives requests their meaning. Its methods may be called
