@@ -325,15 +325,7 @@ func (g *Gateway) flush(ctx context.Context, d *disk) error {
 // transient reports whether another try, with whoever owns the VDI by then, may
 // succeed after an owner has answered with err.
 func transient(err error) bool {
-	if _, ok := errors.AsType[*sheep.StaleEpochError](err); ok {
-		return true
-	}
-	for _, ends := range []error{
-		sheep.ErrNotOwner, sheep.ErrStaleOwner, sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrShutdown, sheep.ErrKilled, sheep.ErrCluster,
-	} {
-		if errors.Is(err, ends) {
-			return true
-		}
-	}
-	return false
+	_, stale := errors.AsType[*sheep.StaleEpochError](err)
+	return stale || sheep.IsAny(err, sheep.ErrNotOwner, sheep.ErrStaleOwner,
+		sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrShutdown, sheep.ErrKilled, sheep.ErrCluster)
 }

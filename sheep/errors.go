@@ -3,6 +3,7 @@ package sheep
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Conditions that more than one part knows. sheep/proto has the table that
@@ -63,6 +64,11 @@ func (e *LostWritesError) Error() string {
 
 // Is reports whether target is ErrLostWrites.
 func (e *LostWritesError) Is(target error) bool { return target == ErrLostWrites }
+
+// IsAny reports whether err matches one of targets.
+func IsAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+}
 
 // Told takes note that a client gets the error of its flush, or that somebody
 // else sees to it that one will: what it says was lost is not told of again.

@@ -62,17 +62,9 @@ func (f *Fanout) retry(ctx context.Context, op string, id sheep.ObjectID, try fu
 
 // curable reports whether err may go away with another epoch or connection.
 func curable(err error) bool {
-	if _, ok := errors.AsType[*sheep.StaleEpochError](err); ok {
-		return true
-	}
-	for _, target := range []error{
-		sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrWaitForFormat, sheep.ErrKilled, sheep.ErrShutdown, sheep.ErrStaleCopy, sheep.ErrAgain,
-	} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
+	_, stale := errors.AsType[*sheep.StaleEpochError](err)
+	return stale || sheep.IsAny(err, sheep.ErrStaleCopy, sheep.ErrAgain,
+		sheep.ErrNetwork, sheep.ErrWaitForJoin, sheep.ErrWaitForFormat, sheep.ErrKilled, sheep.ErrShutdown)
 }
 
 // worse returns the error that decides, the first of equals. That the ownership
