@@ -136,12 +136,14 @@ func (s *session) locks(ctx context.Context) ([]lockRow, error) {
 		return nil, failed(err, "Failed to get VDI state")
 	}
 	status := make(map[sheep.VDIID]*proto.VDIStatus)
-	list, err := s.Statuses(ctx)
-	if err != nil && s.opts.verbose {
-		return nil, requestFailed(err)
-	}
-	for i, v := range list.VDIs {
-		status[v.VDI] = &list.VDIs[i]
+	if s.opts.verbose || s.opts.json { // the others show what C Sheepdog knows
+		list, err := s.Statuses(ctx)
+		if err != nil && s.opts.verbose {
+			return nil, requestFailed(err)
+		}
+		for i, v := range list.VDIs {
+			status[v.VDI] = &list.VDIs[i]
+		}
 	}
 	rows := []lockRow{}
 	for _, state := range states {
