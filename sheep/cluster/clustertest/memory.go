@@ -38,26 +38,19 @@ func (l *Log) Driver() cluster.Driver { return &driver{log: l} }
 
 // Expel logs that a member has left, without asking it. Its lease is over when
 // Expel returns, and its driver's Run returns an error.
-func (l *Log) Expel(inc sheep.Incarnation, reason string) {
+func (l *Log) Expel(inc sheep.Incarnation, reason string) { l.expel(inc, reason, false) }
+
+// Restart is Expel in one step with the next entry, as if the member had started
+// again.
+func (l *Log) Restart(inc sheep.Incarnation) { l.expel(inc, "started again", true) }
+
+func (l *Log) expel(inc sheep.Incarnation, reason string, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if m := l.members[inc]; m != nil && m.expelled == nil {
 		m.expelled = fmt.Errorf("%w: expelled: %s", sheep.ErrCluster, reason)
 		l.append(cluster.EntryLeave, inc, []byte(reason))
-	}
-}
-
-// Restart is Expel in one step with the next entry, as if the member had started
-// again.
-func (l *Log) Restart(inc sheep.Incarnation) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if m := l.members[inc]; m != nil && m.expelled == nil {
-		m.expelled = fmt.Errorf("%w: started again", sheep.ErrCluster)
-		l.entries = append(l.entries, cluster.Entry{
-			Index: uint64(len(l.entries) + 1), Kind: cluster.EntryLeave, Member: inc, Time: time.Now().UnixNano(), More: true,
-		})
-		l.wake()
+		l.entries[len(l.entries)-1].More = more
 	}
 }
 
@@ -77,11 +70,6 @@ func (l *Log) append(kind cluster.EntryKind, inc sheep.Incarnation, data []byte)
 		Time:   time.Now().UnixNano(),
 		Data:   slices.Clone(data),
 	})
-	l.wake()
-}
-
-// wake tells who waits for entries; the caller holds mu.
-func (l *Log) wake() {
 	if l.grown != nil {
 		close(l.grown)
 		l.grown = nil
