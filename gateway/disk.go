@@ -170,7 +170,8 @@ func (g *Gateway) drain(ctx context.Context, d *disk, mine sheep.Generation) {
 
 // admitWrite admits a request that needs the ownership while its caller is there.
 // One of this node's own clients takes it if it is free. One that another gateway
-// forwards does not wait here, because only that one learns when its client goes.
+// forwards, unless it is for Exclusive, does not wait here, because only that one
+// learns when its client goes.
 func (d *disk) admitWrite(ctx context.Context, g *Gateway, local bool) (admission, error) {
 	if a, ok := d.granted(ctx); ok {
 		return a, nil
