@@ -211,13 +211,7 @@ func TestWhatWasGivenUpHarmsNothing(t *testing.T) {
 	}
 	writes()
 	signal(syscall.SIGSTOP)
-	c.Until("the others to go on without the stopped sheep", func(ctx context.Context) error {
-		s, err := native.Ask(ctx, c.Nodes[0].Addr(), native.Stat)
-		if err == nil && len(s.Nodes) != 2 {
-			err = errors.New("it is still listed")
-		}
-		return err
-	})
+	untilListed(c, 2)
 	writes()
 	signal(syscall.SIGCONT)
 	c.WaitJoined()

@@ -2,7 +2,7 @@ package tests_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -47,13 +47,7 @@ func TestStoppedSheep(t *testing.T) {
 	c.WaitRunning()
 
 	signal(syscall.SIGSTOP)
-	c.Until("the others to go on without the stopped sheep", func(ctx context.Context) error {
-		s, err := native.Ask(ctx, c.Nodes[0].Addr(), native.Stat)
-		if err == nil && len(s.Nodes) != 2 {
-			err = errors.New("it is still listed")
-		}
-		return err
-	})
+	untilListed(c, 2)
 	writes(100)
 	signal(syscall.SIGCONT)
 	c.WaitJoined()
@@ -69,4 +63,16 @@ func TestStoppedSheep(t *testing.T) {
 	for _, cl := range clients {
 		cl.verify(t, c, false)
 	}
+}
+
+// untilListed waits until the first sheep lists so many, because the others have
+// gone on without one that is stopped.
+func untilListed(c *harness.Cluster, nodes int) {
+	c.Until(fmt.Sprintf("a list of %d sheep", nodes), func(ctx context.Context) error {
+		s, err := native.Ask(ctx, c.Nodes[0].Addr(), native.Stat)
+		if err == nil && len(s.Nodes) != nodes {
+			err = fmt.Errorf("it lists %d", len(s.Nodes))
+		}
+		return err
+	})
 }
