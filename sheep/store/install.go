@@ -58,7 +58,7 @@ func (s *Store) prepare(ctx context.Context, id sheep.ObjectID, size uint32, epo
 	}
 	var foreign error
 	f, temp, err := s.makeFile(id, size, epoch, func(f vfs.File) error {
-		if foreign = fill(sparseWriter{f, int64(size)}); foreign != nil {
+		if foreign = fill(&sparseWriter{f: f, size: int64(size)}); foreign != nil {
 			return foreign
 		}
 		return f.Sync()
@@ -69,20 +69,29 @@ func (s *Store) prepare(ctx context.Context, id sheep.ObjectID, size uint32, epo
 	return f, temp, err
 }
 
-// A sparseWriter writes into a new file and leaves out the zeroes. What is
-// written must not overlap.
+// A sparseWriter writes into a new file and leaves out the zeroes, unless they may
+// replace something.
 type sparseWriter struct {
 	f    vfs.File
 	size int64
+	end  int64 // of what has been written
 }
 
-func (w sparseWriter) WriteAt(p []byte, off int64) (int, error) {
-	if off < 0 || off+int64(len(p)) > w.size {
+func (w *sparseWriter) WriteAt(p []byte, off int64) (int, error) {
+	end := off + int64(len(p))
+	if off < 0 || end > w.size {
 		return 0, fmt.Errorf("%w: %d bytes at %d of %d", sheep.ErrInvalid, len(p), off, w.size)
 	}
-	if err := writeSparse(w.f, p, off); err != nil {
+	var err error
+	if off < w.end {
+		_, err = w.f.WriteAt(p, off)
+	} else {
+		err = writeSparse(w.f, p, off)
+	}
+	if err != nil {
 		return 0, diskError(err)
 	}
+	w.end = max(w.end, end)
 	return len(p), nil
 }
 
