@@ -269,5 +269,10 @@ func (r *Recoverer) settleBut(view *cluster.View, later []sheep.ObjectID) {
 			return // it was distrusted meanwhile
 		}
 	}
+	for id := range r.lacking {
+		if !s.later[id] && r.holderLocked(id, view.Epoch) {
+			return
+		}
+	}
 	r.rest.Store(s)
 }

@@ -131,6 +131,7 @@ func TestAShortAbsenceTransfersOnlyWhatHasChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		time.Sleep(time.Minute)
 		contacts := w.fetched() // those that hold them meanwhile
 		if contacts.Objects != 2 || contacts.Bytes != 2*objectSize {
 			t.Errorf("two objects were written, and fetched for that: %+v", contacts)

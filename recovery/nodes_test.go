@@ -1,6 +1,7 @@
 package recovery_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"sheepdog/recovery"
 	"sheepdog/sheep"
 	"sheepdog/sheep/replica"
+	"sheepdog/sheep/store/vfs/vfstest"
 )
 
 // inWorld runs fn with a cluster of five storage nodes that hold the objects.
@@ -243,4 +245,83 @@ func TestWhatWasFlushedOutlastsThoseThatLostItBefore(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWritesGoOnWhileACopyIsFetched: a node lacks objects that clients write. They
+// do not wait for it, and what it has in the end is what the others have.
+func TestWritesGoOnWhileACopyIsFetched(t *testing.T) {
+	for _, when := range []string{"during the fetch", "before it", "until it is over"} {
+		t.Run(when, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				ref, gateway := reference(0), w.machines[5].life
+				settle(w)
+				w.stop(w.holders(ref)[0], false)
+				w.begin()
+				settle(w)
+				fresh := w.holders(ref)[2]
+				w.stop(fresh, false)
+				fresh.disk = vfstest.NewMemory(1 << 40)
+				w.start(fresh, true)
+				hold := make(chan struct{})
+				w.mu.Lock()
+				w.hold = hold
+				w.mu.Unlock()
+				w.disable(when == "before it")
+				w.begin()
+				time.Sleep(10 * time.Second)
+				write := func(k int, v uint64) {
+					t.Helper()
+					ctx, cancel := context.WithTimeout(gateway.ctx, time.Minute)
+					defer cancel()
+					if err := gateway.fan.Write(ctx, ref, &sheep.Write{Off: uint32(k * slotSize), Data: content(v), Durable: k%2 == 0}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for v := range uint64(3) {
+					for k := range slots / 2 {
+						write(k, v+1)
+					}
+				}
+				p := make([]byte, slotSize)
+				if err := gateway.fan.Read(gateway.ctx, ref, p, 0); err != nil {
+					t.Fatal(err)
+				}
+				if v, _ := version(p); v != 3 {
+					t.Errorf("read version %d, want 3", v)
+				}
+				if fresh.life.store.Has(ref.ID) {
+					t.Fatal("the object has been fetched")
+				}
+				w.mu.Lock()
+				w.hold = nil
+				w.mu.Unlock()
+				close(hold)
+				if when == "until it is over" {
+					for v := range uint64(100) {
+						for k := range slots {
+							write(k, v+4)
+						}
+					}
+				}
+				w.change(func() { w.disabled = false })
+				settle(w)
+				var first []byte
+				for _, m := range w.holders(ref) {
+					p := make([]byte, objectSize)
+					if err := m.life.store.Read(ref.ID, 0, p, 0); err != nil {
+						t.Fatal(err)
+					}
+					if first == nil {
+						first = p
+					}
+					if info, err := m.life.store.Stat(ref.ID); !bytes.Equal(p, first) || err != nil || info.WriteEpoch != w.epoch {
+						t.Errorf("the copy of %v is another one, or not known to be of epoch %d: %+v, %v", m.node, w.epoch, info, err)
+					}
+				}
+				if v, _ := version(first); v < 3 {
+					t.Errorf("the copies have version %d", v)
+				}
+			})
+		})
+	}
 }

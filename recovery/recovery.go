@@ -86,6 +86,7 @@ type Recoverer struct {
 	progress progress
 	waiting  waitList
 	todo     todo
+	touched  *queue      // objects whose writes were noted
 	told     waitNote    // Run's own
 	purged   sheep.Epoch // surplus copies of this epoch are gone; Run's own
 
@@ -97,6 +98,8 @@ type Recoverer struct {
 	first    sheep.Epoch                     // that this life has been a member in; 0 before
 	verified map[sheep.ObjectID]sheep.Epoch  // verified one by one since complete
 	suspects map[sheep.ObjectID]sheep.Epoch  // hot when a member left; the epoch they were current in
+	lacking  map[sheep.ObjectID]*lack        // to be fetched, in this epoch
+	missed   map[sheep.ObjectID]bool         // noted a write in this life, and were not verified since
 	bad      map[sheep.ObjectID]bool         // could not be read or written
 	away     map[netip.AddrPort]sighting     // the absent nodes of view
 	pending  sheep.Epoch                     // if not 0, a member left and the intents are not yet gathered; the epoch before
@@ -123,6 +126,9 @@ func New(self netip.AddrPort, st *store.Store, rep *replica.Replica, peers Peers
 		past:     st.LatestEpoch(),
 		verified: make(map[sheep.ObjectID]sheep.Epoch),
 		suspects: make(map[sheep.ObjectID]sheep.Epoch),
+		lacking:  make(map[sheep.ObjectID]*lack),
+		missed:   make(map[sheep.ObjectID]bool),
+		touched:  newQueue(),
 		bad:      make(map[sheep.ObjectID]bool),
 		rings:    make(map[sheep.Epoch]*placement.Ring),
 		members:  make(map[sheep.Epoch][]sheep.Node),
@@ -142,6 +148,7 @@ func (r *Recoverer) Install(v *cluster.View) {
 		r.first = max(v.Epoch, r.past+1)
 	}
 	if old != nil && old.Epoch != v.Epoch {
+		clear(r.lacking)
 		r.settled.Store(0)
 		r.rest.Store(nil)
 		if r.pending == 0 && anyLeft(old, v) {
@@ -158,6 +165,8 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	defer r.mu.Unlock()
 	clear(r.verified)
 	clear(r.suspects)
+	clear(r.lacking)
+	clear(r.missed)
 	clear(r.bad)
 	clear(r.rings)
 	clear(r.members)
@@ -191,7 +200,9 @@ func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Bad = s.Exists && (err != nil || short || r.bad[id] || r.store.Bad(id))
-	s.Member = r.first
+	if !r.missed[id] {
+		s.Member = r.first
+	}
 	if r.view == nil || s.Bad {
 		return s
 	}
@@ -220,6 +231,8 @@ func (r *Recoverer) markVerified(id sheep.ObjectID, e sheep.Epoch) {
 	if r.view == nil || r.view.Epoch != e || r.pending != 0 {
 		return
 	}
+	delete(r.lacking, id)
+	delete(r.missed, id)
 	r.verified[id] = e
 	delete(r.suspects, id)
 	delete(r.bad, id)

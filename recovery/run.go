@@ -29,6 +29,9 @@ const retryPass = time.Second
 // Run gathers intents after departures and works through the objects that this
 // node should hold, until ctx ends.
 func (r *Recoverer) Run(ctx context.Context) error {
+	var other sync.WaitGroup
+	defer other.Wait()
+	other.Go(func() { r.catchUp(ctx) })
 	for {
 		view, changed := r.current()
 		var again <-chan time.Time
@@ -228,7 +231,7 @@ func (r *Recoverer) verifyAll(ctx context.Context, view *cluster.View, ids []she
 			for id := range work {
 				size := uint64(r.ref(id, 0).Size)
 				err := r.replica.Background(ctx, func() error {
-					n, err := r.verify(store.Unhurried(ctx), id, view)
+					n, err := r.verify(store.Unhurried(ctx), id, view, true)
 					r.budget.refund(size - min(n, size))
 					return err
 				})
@@ -311,6 +314,12 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 			return fmt.Errorf("object %v was distrusted meanwhile: %w", id, sheep.ErrAgain)
 		}
 	}
+	for id := range r.lacking {
+		if r.holderLocked(id, view.Epoch) {
+			r.mu.Unlock()
+			return fmt.Errorf("object %v is still to be fetched: %w", id, sheep.ErrAgain)
+		}
+	}
 	r.complete, r.claimed = view.Epoch, view.Epoch
 	clear(r.verified)
 	clear(r.suspects)
@@ -367,7 +376,12 @@ func (r *Recoverer) purgeOne(view *cluster.View, id sheep.ObjectID) error {
 	}
 	_, err := r.store.Remove(id, view.Epoch)
 	if errors.Is(err, sheep.ErrNoObject) {
-		return nil
+		err = nil
+	}
+	if err == nil {
+		r.mu.Lock()
+		delete(r.missed, id)
+		r.mu.Unlock()
 	}
 	return err
 }

@@ -28,6 +28,22 @@ const retryAfter = 100 * time.Millisecond
 // Verify returns nil once this node's copy of the object, or its absence, is
 // known to be current in the epoch of ref.
 func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
+	return r.makeCurrent(ctx, ref, true)
+}
+
+// Check is Verify that does not fetch the object, if others may go on without this
+// copy until it is fetched.
+func (r *Recoverer) Check(ctx context.Context, ref sheep.Ref) error {
+	if r.Lacks(ref) {
+		return fmt.Errorf("object %v in epoch %d: %w", ref.ID, ref.Epoch, errLacking)
+	}
+	return r.makeCurrent(ctx, ref, false)
+}
+
+// errLacking says that an object is to be fetched.
+var errLacking = fmt.Errorf("%w: it is to be fetched", sheep.ErrStaleCopy)
+
+func (r *Recoverer) makeCurrent(ctx context.Context, ref sheep.Ref, fetch bool) error {
 	var logged bool
 	for {
 		if r.Trusted(ref) {
@@ -42,12 +58,12 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 		}
 		err := r.holds(ref, view)
 		if err == nil {
-			_, err = r.verify(ctx, ref.ID, view)
+			_, err = r.verify(ctx, ref.ID, view, fetch)
 		}
 		switch {
 		case err == nil:
 			continue
-		case errors.Is(err, replica.ErrNotHolder):
+		case errors.Is(err, replica.ErrNotHolder), errors.Is(err, errLacking):
 			return err
 		case errors.Is(err, errNoCopy), errors.Is(err, sheep.ErrNoSpace):
 			return err // waiting will not help, or too long; others may have the object
@@ -85,9 +101,10 @@ func (r *Recoverer) current() (*cluster.View, <-chan struct{}) {
 	return r.view, r.changed
 }
 
-// verify makes the copy of id current, or says why it can't be done now. It
-// returns how many bytes it has fetched.
-func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View) (fetched uint64, err error) {
+// verify makes the copy of id current, or says why it can't be done now: with
+// errLacking, if it is to be fetched and the caller does not want that. It returns
+// how many bytes it has fetched.
+func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster.View, fetch bool) (fetched uint64, err error) {
 	defer func() { r.waiting.note(id, err) }()
 	if err := r.gathered(ctx, view); err != nil {
 		return 0, err
@@ -111,14 +128,14 @@ func (r *Recoverer) verify(ctx context.Context, id sheep.ObjectID, view *cluster
 	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
-	return r.settle(ctx, id, view, members, copies)
+	return r.settle(ctx, id, view, members, copies, fetch)
 }
 
 // settle brings the copy of id in line with the truth found among copies. The
 // repair of an object whose copies may have differed is a write of the epoch:
 // an absent node that lost writes must not be believed when it comes back
 // because this one has started again, too.
-func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate) (fetched uint64, err error) {
+func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster.View, members []sheep.Node, copies []candidate, fetch bool) (fetched uint64, err error) {
 	self := slices.IndexFunc(members, func(n sheep.Node) bool { return n.Addr == r.self })
 	v, err := judge(copies, self, view.Epoch, func(e sheep.Epoch) string {
 		if r.unchanged(ctx, id, view, e, members, copies) {
@@ -138,21 +155,35 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 	if v.source >= 0 && !v.stamp {
 		written = copies[v.source].Written
 	}
-	switch {
-	case v.same && v.stamp:
-		err = r.store.Stamp(ctx, id, written)
-	case v.same:
-	case v.source < 0:
-		err = r.drop(ctx, id, view.Epoch)
-	default:
+	if !v.same && v.source >= 0 {
+		if r.lack(id, view.Epoch) && !fetch {
+			return 0, fmt.Errorf("object %v in epoch %d: %w", id, view.Epoch, errLacking)
+		}
+		err = r.fetch(ctx, source{members[v.source], copies[v.source].Trusted}, view, id, written)
 		fetched = uint64(r.ref(id, view.Epoch).Size)
-		err = r.fetch(ctx, peer(view, members[v.source]), view, id, written)
+	} else {
+		err = r.keep(ctx, id, view, v, written)
 	}
 	if err != nil {
+		r.reopen(id)
 		return fetched, err
 	}
 	r.markVerified(id, view.Epoch)
 	return fetched, nil
+}
+
+// keep makes the copy of id, or its absence, current, which is as good as the
+// truth.
+func (r *Recoverer) keep(ctx context.Context, id sheep.ObjectID, view *cluster.View, v verdict, written sheep.Epoch) error {
+	switch {
+	case len(r.takeChanges(id, false)) > 0:
+		return fmt.Errorf("object %v has been written meanwhile: %w", id, sheep.ErrAgain)
+	case !v.same:
+		return r.drop(ctx, id, view.Epoch)
+	case v.stamp:
+		return r.store.Stamp(ctx, id, written)
+	}
+	return nil
 }
 
 // inOrder returns the members of view: the holders of id as placement orders
@@ -274,33 +305,96 @@ func (r *Recoverer) equal(ctx context.Context, from client.Peer, e sheep.Epoch, 
 	return err == nil && mine == its, nil // an unreadable copy of ours is fetched again
 }
 
-// fetch replaces this node's copy of id by that of another.
-func (r *Recoverer) fetch(ctx context.Context, from client.Peer, view *cluster.View, id sheep.ObjectID, written sheep.Epoch) error {
-	ref := r.ref(id, view.Epoch)
-	var remote error // the peer's fault
-	err := r.store.Install(ctx, id, ref.Size, written, func(w io.WriterAt) error {
-		buf := make([]byte, min(chunk, ref.Size))
-		for off := uint32(0); off < ref.Size; {
-			p := buf[:min(uint32(len(buf)), ref.Size-off)]
-			if remote = r.peers.ReadAny(ctx, from, ref, p, off); remote != nil {
-				return remote
-			}
-			if _, err := w.WriteAt(p, int64(off)); err != nil {
-				return err
-			}
-			off += uint32(len(p))
-		}
-		return nil
-	})
-	if remote == nil && errors.Is(err, sheep.ErrIO) {
+// A source is where an object is fetched from.
+type source struct {
+	sheep.Node
+	trusted bool // its copy is current, and takes all writes
+}
+
+// fetch replaces this node's copy of id by that of another, and by what others
+// change meanwhile.
+func (r *Recoverer) fetch(ctx context.Context, from source, view *cluster.View, id sheep.ObjectID, written sheep.Epoch) error {
+	f := fetching{Recoverer: r, from: from, view: view, ref: r.ref(id, view.Epoch)}
+	if r.noted(id) {
+		written = view.Epoch // at the others it is
+	}
+	err := r.store.Install(ctx, id, f.ref.Size, written, func(w io.WriterAt) error { return f.fill(ctx, w) })
+	if err == nil && written != view.Epoch && r.noted(id) {
+		err = r.store.Stamp(ctx, id, view.Epoch)
+	}
+	if f.remote == nil && errors.Is(err, sheep.ErrIO) {
 		r.failed(err) // a disk that takes no new file is good for nothing
 	}
 	if err != nil {
-		return fmt.Errorf("fetch object %v from %v: %w", id, from.Node, err)
+		return fmt.Errorf("fetch object %v from %v: %w", id, from, err)
 	}
-	r.progress.fetched(ref.Size)
-	r.log.Debug("fetched object", "oid", id, "node", from.Node, "epoch", view.Epoch)
+	r.progress.fetched(f.ref.Size)
+	r.log.Debug("fetched object", "oid", id, "node", from, "epoch", view.Epoch)
 	return nil
+}
+
+// A fetching is an object on its way from another node.
+type fetching struct {
+	*Recoverer
+	from   source
+	view   *cluster.View
+	ref    sheep.Ref
+	buf    []byte
+	remote error // the other's fault
+}
+
+// openRounds is how often changes are fetched while more of them are noted. Then
+// writes have to wait.
+const openRounds = 4
+
+// fill writes the object into w, and what changes meanwhile.
+func (f *fetching) fill(ctx context.Context, w io.WriterAt) error {
+	f.buf = make([]byte, min(chunk, f.ref.Size))
+	if f.from.trusted {
+		f.forgetChanges(f.ref.ID) // it has them
+	}
+	err := f.copy(ctx, w, extent{0, f.ref.Size})
+	for round := 1; err == nil && round <= openRounds; round++ {
+		changes := f.takeChanges(f.ref.ID, round == openRounds)
+		if len(changes) == 0 {
+			return nil
+		}
+		for _, x := range changes {
+			if err == nil && f.from.trusted {
+				err = f.copy(ctx, w, x)
+			}
+		}
+		if err == nil {
+			err = f.stillTrusted(ctx)
+		}
+	}
+	return err
+}
+
+// copy writes an extent of the object into w.
+func (f *fetching) copy(ctx context.Context, w io.WriterAt, x extent) error {
+	for x.off < x.end {
+		p := f.buf[:min(uint32(len(f.buf)), x.end-x.off)]
+		if f.remote = f.peers.ReadAny(ctx, peer(f.view, f.from.Node), f.ref, p, x.off); f.remote != nil {
+			return f.remote
+		}
+		if _, err := w.WriteAt(p, int64(x.off)); err != nil {
+			return err
+		}
+		x.off += uint32(len(p))
+	}
+	return nil
+}
+
+// stillTrusted returns nil if the source has all changes that were noted before.
+// One that has failed to make a change is not trusted from before it was noted.
+func (f *fetching) stillTrusted(ctx context.Context) error {
+	s, err := f.stateOf(ctx, f.from.Node, f.view, f.ref.ID)
+	if err == nil && !(f.from.trusted && s.Trusted) {
+		err = fmt.Errorf("%w: others have changed it meanwhile", sheep.ErrAgain)
+	}
+	f.remote = err
+	return err
 }
 
 // Repair replaces this node's copy of the object by that of the node at from,
@@ -326,7 +420,7 @@ func (r *Recoverer) Repair(ctx context.Context, id sheep.ObjectID, from netip.Ad
 	if !state.Exists {
 		return fmt.Errorf("repair object %v from %v: %w", id, view.Nodes[i], sheep.ErrNoObject)
 	}
-	if err := r.fetch(ctx, peer(view, view.Nodes[i]), view, id, state.Written); err != nil {
+	if err := r.fetch(ctx, source{view.Nodes[i], state.Trusted}, view, id, state.Written); err != nil {
 		return err
 	}
 	r.markVerified(id, view.Epoch)

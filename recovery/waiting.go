@@ -36,6 +36,7 @@ func (l *waitList) note(id sheep.ObjectID, err error) {
 	switch {
 	case err == nil:
 		delete(l.all, id)
+	case errors.Is(err, errLacking):
 	case errors.As(err, &stale), errors.Is(err, context.Canceled), errors.Is(err, sheep.ErrShutdown):
 		// It was broken off.
 	default:

@@ -40,8 +40,9 @@ type world struct {
 	index    uint64
 	epoch    sheep.Epoch
 	healed   sheep.Epoch
-	disabled bool // recovery in the background is switched off
-	harsh    bool // nothing that was not synced outlasts a loss of power
+	disabled bool          // recovery in the background is switched off
+	hold     chan struct{} // if not nil, what recovery's reads wait for
+	harsh    bool          // nothing that was not synced outlasts a loss of power
 	machines []*machine
 	members  []cluster.Member // of the epoch, though some may have died
 	complete map[sheep.Incarnation]sheep.Epoch
@@ -372,6 +373,12 @@ func (n wires) Read(ctx context.Context, p client.Peer, ref sheep.Ref, b []byte,
 }
 
 func (n wires) ReadAny(ctx context.Context, p client.Peer, ref sheep.Ref, b []byte, off uint32) error {
+	n.from.w.mu.Lock()
+	hold := n.from.w.hold
+	n.from.w.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
 	_, err := ask(n, p, func(l *life) (int, error) { return 0, l.replica.ReadAny(l.ctx, ref, b, off) })
 	return err
 }

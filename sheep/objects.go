@@ -11,7 +11,27 @@ type Ref struct {
 	Size       uint32     // of the whole object, bytes
 	Generation Generation // of the ownership that a write is made under; 0 on reads
 	Epoch      Epoch
+	IfStale    IfStale // the fan-out sets it
 }
+
+// An IfStale says what a holder does with a request for an object of which its
+// copy is not current.
+type IfStale uint8
+
+// What holders do.
+const (
+	// StaleWaits makes the copy current first, which may mean to fetch the object.
+	StaleWaits IfStale = iota
+
+	// StaleRefuses makes the copy current first if it need not be fetched for that.
+	// Otherwise the answer is ErrStaleCopy.
+	StaleRefuses
+
+	// StaleNotes, of a write that no other holder will take any more, takes note that
+	// what it covers is to be fetched after the answer, if the object is to be fetched
+	// anyway.
+	StaleNotes
+)
 
 // A Write is one change of one object. It replaces len(Data) bytes at Off, or
 // zeroes Zero bytes there (punching a hole), never both.

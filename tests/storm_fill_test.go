@@ -98,19 +98,17 @@ func speeds(t *testing.T, dev load.Device, more func(n int) bool) []load.Speed {
 	return windows
 }
 
-// keepsHalf fails the test if a client was slowed down by more than half. In the
-// first seconds he waits for the objects that he uses himself, which are fetched
-// before all others; after them what counts is the mean of some seconds, as this
-// machine has other work too.
+// keepsHalf fails the test if a client was slowed down by more than half. What
+// counts is the mean of some seconds, as this machine has other work too.
 func keepsHalf(t *testing.T, alone, beside []load.Speed) {
 	t.Helper()
-	const first, moment = 3, 5 // seconds
+	const moment = 5 // seconds
 	half := describeSpeeds(t, "alone", alone) / 2
 	describeSpeeds(t, "beside", beside)
-	if len(beside) < first+moment {
+	if len(beside) < moment {
 		t.Logf("the recovery took %d s, which is too short to be judged", len(beside))
 	}
-	for i := first; i+moment <= len(beside); i++ {
+	for i := 0; i+moment <= len(beside); i++ {
 		sum := 0.0
 		for _, s := range beside[i : i+moment] {
 			sum += s.PerSecond

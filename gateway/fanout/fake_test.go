@@ -40,6 +40,7 @@ type storage struct {
 	inc     sheep.Incarnation
 	down    bool
 	fail    error                     // what its requests end in
+	lacks   bool                      // the object, which it would have to fetch
 	hold    chan struct{}             // if not nil, what the answers of its writes and flushes wait for
 	objects map[sheep.ObjectID]string // what was written last
 	writes  []sheep.Ref               // that reached it, refused ones too
@@ -166,6 +167,9 @@ func (f *fleet) Read(_ context.Context, to client.Peer, ref sheep.Ref, p []byte,
 	defer f.mu.Unlock()
 	s, err := f.at(to, ref.Epoch)
 	s.reads++
+	if err == nil && s.lacks && ref.IfStale == sheep.StaleRefuses {
+		err = sheep.ErrStaleCopy
+	}
 	if err != nil {
 		return err
 	}
@@ -182,7 +186,12 @@ func (f *fleet) StartWrite(_ context.Context, to client.Peer, ref sheep.Ref, w *
 	defer f.mu.Unlock()
 	s, err := f.at(to, ref.Epoch)
 	s.writes = append(s.writes, ref)
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.lacks && ref.IfStale == sheep.StaleRefuses:
+		err = sheep.ErrStaleCopy
+	case s.lacks && ref.IfStale == sheep.StaleNotes:
+	default:
 		s.objects[ref.ID] = string(bytes.Clone(w.Data))
 	}
 	if hold := s.hold; hold != nil {

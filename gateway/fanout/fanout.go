@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -81,44 +82,66 @@ func (f *Fanout) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) 
 	})
 }
 
-// readAny asks the holders one after the other, this node first, and those last
-// that stand in for absent nodes. An object that no holder has does not exist; any
+// readAny asks the holders one after the other: this node first, and last those
+// that stand in for absent nodes. Only if none has the object are those asked again
+// that would have to fetch it. An object that no holder has does not exist; any
 // other failure of all of them is reported.
 func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders []int, p []byte, off uint32) error {
+	f.order(v, ref, holders)
+	ref.IfStale = sheep.StaleRefuses
+	lacking, missing := 0, 0 // holders that have answered so
 	var failed error
-	missing := 0
-	try := func(i int) bool {
+	for _, i := range holders {
 		err := f.readFrom(ctx, v, i, ref, p, off)
-		if err == nil {
-			failed = nil
-			return true
-		}
-		if errors.Is(err, sheep.ErrNoObject) {
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, sheep.ErrNoObject):
 			missing++
-		} else {
+		case errors.Is(err, sheep.ErrStaleCopy):
+			holders[lacking] = i
+			lacking++
+		default:
 			failed = errors.Join(failed, err)
 		}
-		return false
 	}
-	n := v.prefer(ref, holders)
-	for _, group := range [...][]int{holders[:n], holders[n:]} {
-		for _, i := range group {
-			if i == v.Self && try(i) {
-				return nil
-			}
-		}
-		first := int(f.rotation.Add(1))
-		for k := range group {
-			i := group[(first+k)%len(group)]
-			if i != v.Self && try(i) {
-				return nil
-			}
+	ref.IfStale = sheep.StaleWaits
+	for _, i := range holders[:lacking] {
+		err := f.readFrom(ctx, v, i, ref, p, off)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, sheep.ErrNoObject):
+			missing++
+		default:
+			failed = errors.Join(failed, err)
 		}
 	}
 	if missing == len(holders) {
 		return fmt.Errorf("read object %v: %w", ref.ID, sheep.ErrNoObject)
 	}
 	return failed
+}
+
+// order puts the holders into the order in which a read asks them.
+func (f *Fanout) order(v *nodes, ref sheep.Ref, holders []int) {
+	n := v.prefer(ref, holders)
+	for _, group := range [...][]int{holders[:n], holders[n:]} {
+		if k := slices.Index(group, v.Self); k >= 0 {
+			group[0], group[k] = group[k], group[0]
+			group = group[1:]
+		}
+		if len(group) > 1 {
+			rotate(group, int(f.rotation.Add(1)%uint32(len(group))))
+		}
+	}
+}
+
+// rotate moves the first n elements of s to its end.
+func rotate(s []int, n int) {
+	slices.Reverse(s[:n])
+	slices.Reverse(s[n:])
+	slices.Reverse(s)
 }
 
 func (f *Fanout) readFrom(ctx context.Context, v *nodes, i int, ref sheep.Ref, p []byte, off uint32) error {
@@ -137,19 +160,47 @@ func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
 		if err != nil {
 			return err
 		}
-		if err := f.writeAll(ctx, v, ref, w, holders.list()); err != nil {
-			return err
+		took, err := f.writeAll(ctx, v, ref, w, holders.list())
+		if err == nil && !w.Durable {
+			f.deferred.note(v, ref.ID.VDI(), took)
 		}
-		if !w.Durable {
-			f.deferred.note(v, ref.ID.VDI(), holders.list())
-		}
-		return nil
+		return err
 	})
 }
 
-// writeAll sends w to all holders at once and waits for all answers. This
-// node's own copy comes last: it is written while the others travel.
-func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) error {
+// writeAll has all holders take w, and returns those that have.
+//
+// One holder that has yet to fetch the object does not hold up the write if it is on
+// two others at least: it is told of it afterwards, and fetches what they have then.
+func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) (took []int, err error) {
+	if w.Create || len(holders) == 1 {
+		return holders, f.sendAll(ctx, v, ref, w, holders)
+	}
+	ref.IfStale = sheep.StaleRefuses
+	n, err := f.send(ctx, v, ref, w, holders)
+	if n == len(holders) || curable(err) {
+		return holders, err
+	}
+	took, ref.IfStale = holders, sheep.StaleWaits
+	if n == len(holders)-1 && n >= 2 {
+		took, ref.IfStale = holders[:n], sheep.StaleNotes
+	}
+	return took, worse(err, f.sendAll(ctx, v, ref, w, holders[n:]))
+}
+
+// sendAll is send to holders who are to take w.
+func (f *Fanout) sendAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) error {
+	n, err := f.send(ctx, v, ref, w, holders)
+	if n < len(holders) {
+		err = worse(err, sheep.ErrStaleCopy)
+	}
+	return err
+}
+
+// send sends w to the holders at once and waits for all answers. This node's own
+// copy comes last: it is written while the others travel. Those whose copies are not
+// current, and who say so, are moved behind the others, of which there are n.
+func (f *Fanout) send(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) (n int, err error) {
 	g := f.group(len(holders))
 	g.flight = flight.Of(ctx)
 	g.turn = g.flight.Asks(v.Epoch, v.Nodes, holders, v.Self)
@@ -164,9 +215,15 @@ func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep
 	if own >= 0 {
 		f.local.StartWrite(ctx, ref, w, g.answers[own])
 	}
-	err := g.wait()
+	stale, err := g.wait()
 	f.groups.Put(g)
-	return err
+	for k, i := range holders {
+		if stale&(1<<k) == 0 {
+			holders[k], holders[n] = holders[n], i
+			n++
+		}
+	}
+	return n, err
 }
 
 // Remove removes every copy of the object. If there was none it returns
@@ -277,8 +334,9 @@ type group struct {
 	flight *flight.Flight // whose write it is; set before anybody is asked
 	turn   uint32         // likewise
 
-	mu  sync.Mutex
-	err error // the one that decides so far; guarded by mu
+	mu    sync.Mutex
+	err   error  // the one that decides so far; guarded by mu
+	stale uint32 // a bit for each that says that its copy is not current; guarded by mu
 }
 
 // group returns a group that nobody uses, for n copies.
@@ -303,7 +361,11 @@ func (g *group) done(k int, err error) {
 	g.flight.Answered(g.turn, k)
 	if err != nil {
 		g.mu.Lock()
-		g.err = worse(g.err, err)
+		if errors.Is(err, sheep.ErrStaleCopy) {
+			g.stale |= 1 << k
+		} else {
+			g.err = worse(g.err, err)
+		}
 		g.mu.Unlock()
 	}
 	if g.pending.Add(-1) == 0 {
@@ -311,10 +373,11 @@ func (g *group) done(k int, err error) {
 	}
 }
 
-// wait returns the error that decides once all answers are there.
-func (g *group) wait() error {
+// wait returns who has said that its copy is not current, and the error that decides
+// of the others, once all answers are there.
+func (g *group) wait() (stale uint32, err error) {
 	<-g.answered
-	err := g.err
-	g.err, g.flight = nil, nil
-	return err
+	stale, err = g.stale, g.err
+	g.stale, g.err, g.flight = 0, nil, nil
+	return stale, err
 }

@@ -51,7 +51,8 @@ func (p *Peers) ReadAny(ctx context.Context, to Peer, ref sheep.Ref, buf []byte,
 
 func (p *Peers) read(ctx context.Context, to Peer, ref sheep.Ref, buf []byte, off uint32, bits proto.PeerBits) error {
 	body := proto.PeerBodyOf(ref)
-	body.Off, body.Len, body.Bits = off, uint32(len(buf)), bits
+	body.Off, body.Len = off, uint32(len(buf))
+	body.Bits |= bits
 	data, err := p.do(ctx, to, proto.OpPeerRead, ref.Epoch, body, nil, buf)
 	if err == nil && len(data) != len(buf) {
 		err = fmt.Errorf("%w: %d of %d bytes read", ErrProtocol, len(data), len(buf))

@@ -18,6 +18,8 @@ const (
 	PeerRecovery PeerBits = 4  // read even a suspect copy, and never wait
 	PeerCOW      PeerBits = 8  // owner write: the data starts with a COWPrefix
 	PeerZero     PeerBits = 16 // Len bytes are to be zeroed; there is no data
+	PeerRefuse   PeerBits = 32 // sheep.StaleRefuses
+	PeerNote     PeerBits = 64 // sheep.StaleNotes
 )
 
 // A PeerBody is the body of the requests of our own peer and owner wire that
@@ -75,6 +77,12 @@ func (p PeerBody) Body() (b [32]byte) {
 func PeerBodyOf(ref sheep.Ref) PeerBody {
 	p := PeerBody{ID: ref.ID, Generation: ref.Generation, Size: ref.Size}
 	p.Copies, p.CopyPolicy = ref.Policy.Wire()
+	switch ref.IfStale {
+	case sheep.StaleRefuses:
+		p.Bits = PeerRefuse
+	case sheep.StaleNotes:
+		p.Bits = PeerNote
+	}
 	return p
 }
 
@@ -85,7 +93,14 @@ func (p PeerBody) Ref(epoch sheep.Epoch) (sheep.Ref, error) {
 	if err != nil {
 		return sheep.Ref{}, fmt.Errorf("object %v: %w", p.ID, err)
 	}
-	return sheep.Ref{ID: p.ID, Policy: policy, Size: p.Size, Generation: p.Generation, Epoch: epoch}, nil
+	ref := sheep.Ref{ID: p.ID, Policy: policy, Size: p.Size, Generation: p.Generation, Epoch: epoch}
+	switch {
+	case p.Bits&PeerRefuse != 0:
+		ref.IfStale = sheep.StaleRefuses
+	case p.Bits&PeerNote != 0:
+		ref.IfStale = sheep.StaleNotes
+	}
+	return ref, nil
 }
 
 // CopyBits say what a node knows of its copy of an object.

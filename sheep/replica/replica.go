@@ -41,6 +41,18 @@ type Trust interface {
 	// that was fetched would not stay current.
 	Verify(ctx context.Context, ref sheep.Ref) error
 
+	// Check is Verify without fetching the object. If that is what it takes, the
+	// error is sheep.ErrStaleCopy.
+	Check(ctx context.Context, ref sheep.Ref) error
+
+	// Lacks reports, without waiting, whether Check would say so.
+	Lacks(ref sheep.Ref) bool
+
+	// Note takes note that other copies of the object have changed in the n bytes at
+	// off, which are then read after this call, before the copy counts as current. It
+	// reports whether it has; only if the copy Lacks anything it does.
+	Note(ref sheep.Ref, off, n uint32) bool
+
 	// Replace runs fn, which replaces or removes the whole object, while
 	// nothing else verifies it; afterwards the copy counts as current.
 	Replace(ref sheep.Ref, fn func() error) error
@@ -132,7 +144,7 @@ func (r *Replica) Fence(vdi sheep.VDIID, g sheep.Generation) {
 // Read fills p from offset off of this node's copy.
 func (r *Replica) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) error {
 	r.courtesy.served.Add(1)
-	return r.admitted(ctx, ref, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
+	return r.admitted(ctx, ref, nil, func() error { return r.store.Read(ref.ID, ref.Size, p, off) })
 }
 
 // ReadAny is Read without regard to trust: recovery asks for what is there.
@@ -189,7 +201,14 @@ func (r *Replica) writeNow(ref sheep.Ref, w *sheep.Write) (commit store.Commit, 
 	if err := r.admit(ref); err != nil {
 		return commit, !errors.Is(err, errAhead), err
 	}
-	if !r.trust.Trusted(ref) {
+	switch {
+	case r.trust.Trusted(ref):
+	case ref.IfStale == sheep.StaleRefuses && r.trust.Lacks(ref):
+		return commit, true, lacking(ref)
+	case ref.IfStale == sheep.StaleNotes && r.trust.Note(ref, w.Off, w.Len()):
+		r.courtesy.served.Add(1)
+		return commit, true, nil
+	default:
 		return commit, false, nil
 	}
 	r.courtesy.served.Add(1)
@@ -322,7 +341,7 @@ func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (com
 	}
 	r.courtesy.served.Add(1)
 	if !w.Create {
-		return commit, r.admitted(ctx, ref, write)
+		return commit, r.admitted(ctx, ref, w, write)
 	}
 	err = r.trust.Replace(ref, func() error {
 		return r.inEpoch(ctx, ref.Epoch, func() error {
@@ -335,20 +354,31 @@ func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (com
 	return commit, r.judge(ref, err)
 }
 
-// admitted runs fn under the gate once the copy is trusted and ref admitted.
-func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) error {
+// admitted runs fn under the gate once the copy is trusted and ref admitted. If it
+// is not, ref says what becomes of the request, which is w if it is a write.
+func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, w *sheep.Write, fn func() error) error {
 	for {
-		if err := r.trust.Verify(ctx, ref); err != nil {
+		var err error
+		switch ref.IfStale {
+		case sheep.StaleWaits:
+			err = r.trust.Verify(ctx, ref)
+		case sheep.StaleRefuses:
+			err = r.trust.Check(ctx, ref)
+		}
+		if err != nil {
 			return err
 		}
-		err := r.underGate(func() error {
+		err = r.underGate(func() error {
 			if err := r.admit(ref); err != nil {
 				return err
 			}
-			if !r.trust.Trusted(ref) {
-				return sheep.ErrStaleCopy
+			switch {
+			case r.trust.Trusted(ref):
+				return r.judge(ref, fn())
+			case ref.IfStale == sheep.StaleNotes && w != nil && r.trust.Note(ref, w.Off, w.Len()):
+				return nil
 			}
-			return r.judge(ref, fn())
+			return sheep.ErrStaleCopy
 		})
 		switch {
 		case errors.Is(err, errAhead):
@@ -357,8 +387,14 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, fn func() error) 
 			}
 		case !errors.Is(err, sheep.ErrStaleCopy):
 			return err
+		case ref.IfStale == sheep.StaleNotes:
+			ref.IfStale = sheep.StaleWaits // there is nothing to be fetched, or it has just been
 		}
 	}
+}
+
+func lacking(ref sheep.Ref) error {
+	return fmt.Errorf("object %v is to be fetched first: %w", ref.ID, sheep.ErrStaleCopy)
 }
 
 // judge turns an I/O error of the store into what becomes of it. If the store
