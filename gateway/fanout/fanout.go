@@ -58,6 +58,7 @@ type Fanout struct {
 	log     *slog.Logger
 
 	deferred deferred
+	survey   survey
 	groups   sync.Pool             // of *group
 	rotation atomic.Uint32         // which remote copy a read asks first
 	current  atomic.Pointer[nodes] // of the newest view that a request has met
@@ -159,6 +160,9 @@ func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
 		holders, err := placeForWrite(v, ref)
 		if err != nil {
 			return err
+		}
+		if !w.Create {
+			f.look(ctx, v, ref, holders.list())
 		}
 		took, err := f.writeAll(ctx, v, ref, w, holders.list())
 		if err == nil && !w.Durable {
@@ -273,7 +277,8 @@ func removed(errs []error) error {
 // nodes is a view with what it takes to reach its nodes.
 type nodes struct {
 	*cluster.View
-	peers []client.Peer // of View.Nodes, index by index
+	peers    []client.Peer // of View.Nodes, index by index
+	complete bool          // every copy is known to be current
 
 	expected *expectation
 }
@@ -284,7 +289,7 @@ func (f *Fanout) nodes() *nodes {
 	if n := f.current.Load(); n != nil && n.View == v {
 		return n
 	}
-	n := &nodes{View: v, peers: make([]client.Peer, len(v.Nodes))}
+	n := &nodes{View: v, peers: make([]client.Peer, len(v.Nodes)), complete: v.Complete()}
 	for i, node := range v.Nodes {
 		n.peers[i].Node = node
 		if m, ok := v.MemberAt(node); ok {
