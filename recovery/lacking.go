@@ -110,13 +110,12 @@ func (r *Recoverer) takeChanges(id sheep.ObjectID, last bool) []extent {
 	return merged(changes)
 }
 
-// reopen has changes noted again: the object could not be fetched.
-func (r *Recoverer) reopen(id sheep.ObjectID) {
+// giveUp has nothing more noted of the object, which could not be made current.
+// Whatever was noted, the next attempt will find.
+func (r *Recoverer) giveUp(id sheep.ObjectID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l := r.lacking[id]; l != nil {
-		l.closed = false
-	}
+	delete(r.lacking, id)
 }
 
 // merged returns the same bytes in fewer extents, in order; in one if they would
@@ -161,7 +160,7 @@ func (r *Recoverer) catchUp(ctx context.Context) {
 		r.touched.add(id)
 		select {
 		case <-changed:
-		case <-time.After(retryAfter):
+		case <-time.After(retryPass):
 		case <-ctx.Done():
 		}
 	}

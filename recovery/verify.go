@@ -165,7 +165,7 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 		err = r.keep(ctx, id, view, v, written)
 	}
 	if err != nil {
-		r.reopen(id)
+		r.giveUp(id)
 		return fetched, err
 	}
 	r.markVerified(id, view.Epoch)

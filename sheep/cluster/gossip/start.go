@@ -125,7 +125,7 @@ func (d *Driver) newClient() *http.Client {
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return d.mux.dial(ctx, streamControl, addr)
 		},
-		MaxIdleConnsPerHost: 8,
+		MaxIdleConnsPerHost: 2,
 		IdleConnTimeout:     30 * time.Second,
 		DisableCompression:  true,
 	}}
