@@ -17,8 +17,9 @@ type Doubt struct {
 
 // No node that starts again can tell that it has lost deferred writes, and no
 // object can: they have left no trace. The log has seen the deaths. A write has a
-// copy in as many zones as its VDI has copies, or as there were in its epoch. If
-// so many zones have lost a node since that epoch began, it may be gone. The owner
+// copy in as many zones as its VDI has copies, or as there were in its epoch; in
+// one less, but in two, if one of its holders had yet to fetch the object. If so
+// many zones have lost a node since that epoch began, it may be gone. The owner
 // of the VDI knows who answered its writes, and clears the doubt or confirms it
 // by its next flush. If an owner has died meanwhile, nobody knows. What is older
 // than the moment when every copy was known to be current, and durable, counts
@@ -65,6 +66,10 @@ func (s *state) mayLack(p sheep.Policy) bool {
 	if p.Erasure() {
 		fatal = int(p.Parity) + 1
 	}
+	lacking := 0 // holders of a write that may not have taken it, and are in no zone that lost a node
+	if s.moved && !p.Erasure() {
+		lacking = 1
+	}
 	return slices.ContainsFunc(s.spans, func(e span) bool {
 		dead := 0
 		for _, d := range s.deaths {
@@ -72,15 +77,31 @@ func (s *state) mayLack(p sheep.Policy) bool {
 				dead++
 			}
 		}
-		return dead >= min(fatal, e.zones)
+		copies := min(fatal, e.zones)
+		return dead >= max(copies-lacking, min(copies, 2))
 	})
+}
+
+// noteMoves takes note of objects that move in the epoch which is about to begin,
+// to a node that does not replace one which was lost.
+func (s *state) noteMoves(next []sheep.Node) {
+	for _, n := range next {
+		i := slices.IndexFunc(s.nodes, func(o sheep.Node) bool { return o.Addr == n.Addr })
+		switch {
+		case i >= 0 && s.nodes[i].VNodes == n.VNodes && s.nodes[i].Zone == n.Zone:
+		case i < 0 && n.VNodes == 0:
+		case i < 0 && slices.ContainsFunc(s.deaths, func(d death) bool { return d.zone == n.Zone }):
+		default:
+			s.moved = true
+		}
+	}
 }
 
 // trustAll takes note that every copy is current and durable.
 func (s *state) trustAll() {
 	s.healed = s.epoch
 	s.healing.absences = nil // nothing depends on them
-	s.deaths, s.spans = nil, nil
+	s.deaths, s.spans, s.moved = nil, nil, false
 	s.noteZones()
 	for _, st := range s.vdis.all {
 		st.orphaned = false

@@ -6,9 +6,10 @@ import (
 	"sheepdog/sheep"
 )
 
-// stateVersion is the first byte of a marshalled state. Version 1, which older
-// daemons have written, tells nothing of deadlines and of who holds locks.
-const stateVersion = 2
+// stateVersion is the first byte of a marshalled state. Older daemons have written
+// version 1, which tells nothing of deadlines and of who holds locks, and 2, which
+// does not tell whether objects have moved.
+const stateVersion = 3
 
 // marshal returns the state as restore reads it. Equal states give equal bytes.
 func (s *state) marshal() []byte {
@@ -34,6 +35,7 @@ func (s *state) marshal() []byte {
 	b = appendList(b, s.spans, func(b []byte, e span) []byte {
 		return le.AppendUint64(le.AppendUint32(b, uint32(e.zones)), e.since)
 	})
+	b = appendBool(b, s.moved)
 	b = appendList(b, s.members, appendMember)
 	b = appendList(b, s.waiting, appendEntry)
 	b = appendList(b, s.vdis.sorted(), func(b []byte, id sheep.VDIID) []byte {
@@ -71,6 +73,9 @@ func restoreState(b []byte) (*state, error) {
 	s.nodes = d.nodes()
 	s.deaths = list(d, 12, func(d *decoder) death { return death{sheep.ZoneID(d.u32()), d.u64()} })
 	s.spans = list(d, 12, func(d *decoder) span { return span{int(d.u32()), d.u64()} })
+	if d.version >= 3 {
+		s.moved = d.bool()
+	}
 	s.members = list(d, 37+nodeSize, (*decoder).member)
 	s.waiting = list(d, 29, (*decoder).entry)
 	for _, st := range list(d, vdiSize+16, (*decoder).vdiState) {

@@ -24,6 +24,7 @@ type state struct {
 	nodes     []sheep.Node // of epoch
 	deaths    []death      // since every copy was known to be current
 	spans     []span       // of the epochs since then
+	moved     bool         // objects, since then, to nodes that joined or weigh more
 
 	// turnover says that the entry before was one with More: there is an epoch
 	// to begin.
@@ -138,7 +139,9 @@ func (s *state) serving() error {
 func (s *state) beginEpoch(time int64, fx *effects) {
 	s.epoch++
 	s.epochTime = time
-	s.nodes = s.present()
+	present := s.present()
+	s.noteMoves(present)
+	s.nodes = present
 	s.noteZones()
 	for _, m := range s.members {
 		m.complete = 0
