@@ -26,7 +26,7 @@ test: deps ## everything: units, and real processes with real clients
 short: deps ## the same with shorter storms
 	$(GO) test -count=1 -short -timeout 15m ./...
 
-nightly: deps ## storms, and the long forms of the tests that break machines
+nightly: deps ## the long forms of the tests that break machines
 	SHEEP_TEST_STORM=3m SHEEP_TEST_ROUNDS=20 SHEEP_TEST_OBJECTS=2000 \
 		$(GO) test -count=1 -v -timeout 60m -run 'TestStorm$$|TestAllKilledAtOnce|TestAnEmptyNodeIsFilled' ./tests
 

@@ -141,13 +141,15 @@ func (s *storm) autopsy(t *testing.T) {
 	t.FailNow()
 }
 
-// stormLength returns how long to let it storm: SHEEP_TEST_STORM. Without it the
-// test is skipped: each storm is another one, and a rare find is for the night.
+// stormLength returns how long to let it storm: SHEEP_TEST_STORM, or a minute.
 func stormLength(t *testing.T) time.Duration {
 	t.Helper()
 	v := os.Getenv("SHEEP_TEST_STORM")
-	if v == "" {
-		t.Skip("SHEEP_TEST_STORM=1m lets it storm for a minute")
+	switch {
+	case v == "" && testing.Short():
+		return 15 * time.Second
+	case v == "":
+		return time.Minute
 	}
 	d, err := time.ParseDuration(v)
 	if err != nil {
