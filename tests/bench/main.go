@@ -43,8 +43,8 @@ type config struct {
 type subject struct{ name, sheep, dog string }
 
 func main() {
-	if len(os.Args) == 4 && os.Args[1] == "-loopback" { // as runSheepfs calls it
-		if err := serveLoopback(os.Args[2], os.Args[3]); err != nil {
+	if len(os.Args) == 4 && (os.Args[1] == serveLoopback || os.Args[1] == serveEmpty) { // as runSheepfs calls it
+		if err := serveFiles(os.Args[1], os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 // A fuseCase is a job through a mount of sheepfs, and what it is compared with.
 type fuseCase struct {
 	job
-	cached bool // through the page cache of the kernel, beside go-fuse's loopback; else directly, beside the client library
+	cached bool // through the page cache of the kernel, beside go-fuse's loopback; else directly, beside the client library and an empty file system
 }
 
 func fuseCases() []fuseCase {
@@ -43,14 +44,14 @@ func fuseCases() []fuseCase {
 // returns a table.
 func runSheepfs(t *bench, cfg config) string {
 	var b strings.Builder
-	b.WriteString("| copies | case | beside | that | sheepfs | ratio |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| copies | case | beside | that | empty file system | sheepfs | ratio | at best |\n|---|---|---|---|---|---|---|---|\n")
 	for _, copies := range cfg.copies {
 		one := &bench{ctx: t.ctx}
 		t.Cleanup(one.finish) // if a failure ends the program
 		c := start(one, cfg, cfg.subject[0], copies)
 		library := libraryDisk(one, c)
 		direct, cached := sheepfsVolume(one, cfg, c), sheepfsVolume(one, cfg, c, "--pagecache")
-		loopback := loopbackFile(one, cfg)
+		loopback, empty := loopbackFile(one, cfg), emptyFileOf(one, cfg)
 		for _, j := range fuseCases() {
 			if !strings.Contains(j.name, cfg.only) {
 				continue
@@ -59,16 +60,25 @@ func runSheepfs(t *bench, cfg config) string {
 			if j.cached {
 				about, base, volume = "go-fuse loopback of a file", load.Device(loopback), cached
 			}
-			var theirs, ours []figure
+			var theirs, ours, nobodys []figure
 			for range cfg.rounds {
 				f, _ := measure(t, cfg, j.job, base)
 				theirs = append(theirs, f)
 				f, _ = measure(t, cfg, j.job, volume)
 				ours = append(ours, f)
+				if !j.cached {
+					f, _ = measure(t, cfg, j.job, empty)
+					nobodys = append(nobodys, f)
+				}
 			}
 			that, sheepfs := median(theirs), median(ours)
+			alone, best := "-", "-"
+			if !j.cached { // a request takes its time in both, one after the other
+				e := median(nobodys)
+				alone, best = e.rate(j.job), fmt.Sprintf("%.2f", e.perSecond/(e.perSecond+that.perSecond))
+			}
 			t.Logf("%d copies, %s\n  %-26s %s\n  %-26s %s", copies, j.name, about, that.describe(j.job), "sheepfs", sheepfs.describe(j.job))
-			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %.2f |\n", copies, j.name, about, that.rate(j.job), sheepfs.rate(j.job), sheepfs.perSecond/that.perSecond)
+			fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s | %.2f | %s |\n", copies, j.name, about, that.rate(j.job), alone, sheepfs.rate(j.job), sheepfs.perSecond/that.perSecond, best)
 		}
 		one.finish()
 	}
@@ -114,9 +124,17 @@ func sheepfsVolume(t *bench, cfg config, c *harness.Cluster, args ...string) *ra
 func loopbackFile(t *bench, cfg config) *rawFile {
 	raw := newRawFile(t, cfg.size)
 	dir := mounted(t, func(dir string) *exec.Cmd {
-		return exec.Command("/proc/self/exe", "-loopback", filepath.Dir(raw.f.Name()), dir)
+		return exec.Command("/proc/self/exe", serveLoopback, filepath.Dir(raw.f.Name()), dir)
 	})
 	return openFile(t, filepath.Join(dir, filepath.Base(raw.f.Name())), cfg.size)
+}
+
+// emptyFileOf is a file of a file system that does nothing, served likewise.
+func emptyFileOf(t *bench, cfg config) *rawFile {
+	dir := mounted(t, func(dir string) *exec.Cmd {
+		return exec.Command("/proc/self/exe", serveEmpty, fmt.Sprint(cfg.size), dir)
+	})
+	return openFile(t, filepath.Join(dir, "file"), cfg.size)
 }
 
 func openFile(t *bench, path string, size int64) *rawFile {
@@ -162,16 +180,29 @@ func mounted(t *bench, command func(dir string) *exec.Cmd) string {
 	}
 }
 
-// serveLoopback mounts the directory source on dir and serves it until it is
-// unmounted.
-func serveLoopback(source, dir string) error {
-	root, err := fs.NewLoopbackRoot(source)
+// What this program serves to be compared with.
+const (
+	serveLoopback = "-loopback" // of a directory
+	serveEmpty    = "-empty"    // of a size in bytes
+)
+
+// serveFiles mounts one of them on dir and serves it until it is unmounted.
+func serveFiles(what, of, dir string) error {
+	var root fs.InodeEmbedder
+	var err error
+	if what == serveLoopback {
+		root, err = fs.NewLoopbackRoot(of)
+	} else {
+		var size uint64
+		size, err = strconv.ParseUint(of, 10, 64)
+		root = &emptyRoot{size: size}
+	}
 	if err != nil {
 		return err
 	}
 	hour := time.Hour // the kernel may believe what it knows
 	o := fs.Options{EntryTimeout: &hour, AttrTimeout: &hour}
-	o.MaxWrite, o.FsName = 1<<20, source
+	o.MaxWrite, o.FsName = 1<<20, what
 	server, err := fs.Mount(dir, root, &o)
 	if err != nil {
 		return err
