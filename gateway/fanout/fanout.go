@@ -172,12 +172,16 @@ func (f *Fanout) Write(ctx context.Context, ref sheep.Ref, w *sheep.Write) error
 	})
 }
 
+// spared is how many holders an object must have for one of them to be spared a
+// write that it would have to fetch the object for.
+const spared = 3
+
 // writeAll has all holders take w, and returns those that have.
 //
 // One holder that has yet to fetch the object does not hold up the write if it is on
 // two others at least: it is told of it afterwards, and fetches what they have then.
 func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) (took []int, err error) {
-	if w.Create || len(holders) == 1 {
+	if w.Create || len(holders) < spared {
 		return holders, f.sendAll(ctx, v, ref, w, holders)
 	}
 	ref.IfStale = sheep.StaleRefuses
@@ -186,7 +190,7 @@ func (f *Fanout) writeAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep
 		return holders, err
 	}
 	took, ref.IfStale = holders, sheep.StaleWaits
-	if n == len(holders)-1 && n >= 2 {
+	if n == len(holders)-1 {
 		took, ref.IfStale = holders[:n], sheep.StaleNotes
 	}
 	return took, worse(err, f.sendAll(ctx, v, ref, w, holders[n:]))

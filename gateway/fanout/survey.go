@@ -40,7 +40,7 @@ func (s *survey) begin(e sheep.Epoch, id sheep.ObjectID) (done chan struct{}, mi
 // look has all holders look at their copies of the object before its first write in
 // the epoch. What they say is for the write to find out.
 func (f *Fanout) look(ctx context.Context, v *nodes, ref sheep.Ref, holders []int) {
-	if v.complete || len(holders) == 1 {
+	if v.complete || len(holders) < spared {
 		return
 	}
 	if done, mine := f.survey.begin(v.Epoch, ref.ID); mine {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -99,8 +100,34 @@ func (n *Node) Kill() {
 	}
 }
 
-// Signal sends a signal to the process.
-func (n *Node) Signal(s syscall.Signal) error { return n.cmd.Process.Signal(s) }
+// Signal sends a signal to the process. After SIGSTOP it returns when all its threads
+// have stopped, which on a busy machine may serve some requests until then.
+func (n *Node) Signal(s syscall.Signal) error {
+	err := n.cmd.Process.Signal(s)
+	for s == syscall.SIGSTOP && err == nil {
+		var stopped bool
+		if stopped, err = hasStopped(n.cmd.Process.Pid); stopped {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+// hasStopped reports whether no thread of a process runs, or that it has ended.
+func hasStopped(pid int) (bool, error) {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range stats {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		if _, rest, ok := strings.Cut(string(stat), ") "); ok && !strings.HasPrefix(rest, "T") && !strings.HasPrefix(rest, "Z") {
+			return false, nil
+		}
+	}
+	return true, err
+}
 
 // Stop asks the process to end and waits for it. It fails the test if the
 // process ends in any way but with status 0.
