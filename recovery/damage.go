@@ -41,6 +41,7 @@ func (r *Recoverer) Damage() []proto.Damaged {
 	}
 	for _, w := range r.Waiting() {
 		switch {
+		case w.ID == unknown:
 		case errors.Is(w.Err, errNoCopy), errors.Is(w.Err, sheep.ErrAgain):
 			classes[w.ID] = proto.Unreadable
 		case errors.Is(w.Err, sheep.ErrNoSpace):

@@ -15,7 +15,11 @@ import (
 // maxWaiting bounds the objects that are remembered to wait.
 const maxWaiting = 10_000
 
-// A Waiting is an object whose copy here cannot be made current yet.
+// unknown stands in a waitList for the objects that may be on absent nodes only.
+const unknown = sheep.ObjectID(0)
+
+// A Waiting is an object whose copy here cannot be made current yet. Its ID is 0 if
+// it stands for objects of which no present node may know.
 type Waiting struct {
 	ID    sheep.ObjectID
 	Since time.Time
@@ -61,16 +65,18 @@ func (l *waitList) keep(ids []sheep.ObjectID) {
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.all, func(id sheep.ObjectID, _ Waiting) bool {
 		_, found := slices.BinarySearch(ids, id)
-		return !found
+		return !found && id != unknown
 	})
 }
 
 // Waiting returns the objects whose copies here cannot be made current yet, those
-// that wait longest first.
+// that wait longest first, but before them what stands for unknown ones.
 func (r *Recoverer) Waiting() []Waiting {
 	r.waiting.mu.Lock()
 	all := slices.Collect(maps.Values(r.waiting.all))
 	r.waiting.mu.Unlock()
-	slices.SortFunc(all, func(a, b Waiting) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(all, func(a, b Waiting) int {
+		return cmp.Or(cmp.Compare(min(a.ID, 1), min(b.ID, 1)), a.Since.Compare(b.Since), cmp.Compare(a.ID, b.ID))
+	})
 	return all
 }

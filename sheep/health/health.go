@@ -185,15 +185,22 @@ func (r *Report) nodes(ctx context.Context, c *remote.Cluster, nodes []sheep.Nod
 // node says what a node's answer tells. A node that counts its objects and finds
 // none, as each does after a format, recovers nothing.
 func (r *Report) node(a answer) {
+	since := func(w proto.WaitingObject) string { return time.Unix(w.Since, 0).Format(time.DateTime) }
+	waiting := a.waiting.Objects
+	unknown := len(waiting) > 0 && waiting[0].ID == 0
+	if unknown {
+		r.find(Degraded, "node %v is not done with recovery since %s: %s", a.node, since(waiting[0]), waiting[0].Reason)
+		waiting = waiting[1:]
+		a.waiting.Total--
+	}
 	switch {
 	case errors.Is(a.err, sheep.ErrWaitForFormat):
 	case a.err != nil:
 		r.find(Degraded, "node %v does not answer: %v", a.node, a.err)
-	case a.waiting.Total > 0 && len(a.waiting.Objects) > 0:
-		first := a.waiting.Objects[0]
+	case len(waiting) > 0:
 		r.find(Degraded, "node %v cannot make %d objects current, the first of them since %s: %s",
-			a.node, a.waiting.Total, time.Unix(first.Since, 0).Format(time.DateTime), first.Reason)
-	case a.healing.Later > 0 && a.recovery.Finished+a.healing.Later >= a.recovery.Total: // it does nothing
+			a.node, a.waiting.Total, since(waiting[0]), waiting[0].Reason)
+	case (unknown || a.healing.Later > 0) && a.recovery.Finished+a.healing.Later >= a.recovery.Total: // it does nothing
 	case a.recovery.Active && a.recovery.Total > 0:
 		r.find(Recovering, "node %v is in recovery: %d of %d objects", a.node, a.recovery.Finished, a.recovery.Total)
 	}

@@ -20,7 +20,7 @@ const (
 //	offset  size  field
 //	     0     4  number of such objects, of which not all need follow
 //	     4        objects that follow, each:
-//	           8  id
+//	           8  id; 0 stands for objects of which no present node may know
 //	           8  since when it waits: seconds since 1970
 //	           2  length of the reason
 //	              reason, for people

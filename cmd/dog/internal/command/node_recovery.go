@@ -231,8 +231,8 @@ func (s *session) followRecovery(ctx context.Context) error {
 // fixed.
 type waitingRow struct {
 	nodeRow
-	Object string `json:"object"`
-	Since  int64  `json:"since"` // seconds since 1970
+	Object string `json:"object"` // empty for those of which no present node may know
+	Since  int64  `json:"since"`  // seconds since 1970
 	Reason string `json:"reason"`
 }
 
@@ -259,7 +259,10 @@ func nodeRecoveryWaiting(ctx context.Context, s *session) error {
 			continue
 		}
 		for _, o := range a.list.Objects {
-			row := waitingRow{a.node, o.ID.String(), o.Since, o.Reason}
+			row := waitingRow{nodeRow: a.node, Since: o.Since, Reason: o.Reason}
+			if o.ID != 0 {
+				row.Object = o.ID.String()
+			}
 			rows = append(rows, row)
 			s.printWaiting(row)
 		}
@@ -283,8 +286,8 @@ func (s *session) printWaiting(r waitingRow) {
 	switch {
 	case s.opts.json:
 	case s.opts.raw:
-		s.print("%d %s %d %s\n", r.ID, r.Object, r.Since, reason)
+		s.print("%d %s %d %s\n", r.ID, cmp.Or(r.Object, "-"), r.Since, reason)
 	default:
-		s.print("%4d   %s  %s  %s\n", r.ID, r.Object, time.Unix(r.Since, 0).In(s.app.env.Location).Format(time.DateTime), reason)
+		s.print("%4d   %-16s  %s  %s\n", r.ID, cmp.Or(r.Object, "any other"), time.Unix(r.Since, 0).In(s.app.env.Location).Format(time.DateTime), reason)
 	}
 }
