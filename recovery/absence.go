@@ -264,15 +264,7 @@ func (r *Recoverer) settleBut(view *cluster.View, later []sheep.ObjectID) {
 	if r.view.Epoch != view.Epoch || r.pending != 0 {
 		return
 	}
-	for id := range r.suspects {
-		if !s.later[id] && r.holderLocked(id, view.Epoch) {
-			return // it was distrusted meanwhile
-		}
+	if _, some := r.outstandingLocked(view.Epoch, s.later); !some { // since
+		r.rest.Store(s)
 	}
-	for id := range r.lacking {
-		if !s.later[id] && r.holderLocked(id, view.Epoch) {
-			return
-		}
-	}
-	r.rest.Store(s)
 }

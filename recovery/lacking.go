@@ -26,8 +26,8 @@ type extent struct{ off, end uint32 }
 // maxChanges is how many changes of an object are told apart.
 const maxChanges = 64
 
-// Lacks reports whether the object is to be fetched.
-func (r *Recoverer) Lacks(ref sheep.Ref) bool {
+// lacks reports whether the object is to be fetched.
+func (r *Recoverer) lacks(ref sheep.Ref) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.openLocked(ref) != nil
@@ -60,10 +60,10 @@ func (r *Recoverer) openLocked(ref sheep.Ref) *lack {
 	return l
 }
 
-// lack has changes of the object noted from now on, because it is to be fetched in
+// startNoting has changes of the object noted from now on, because it is to be fetched in
 // epoch e. It reports whether they are: not those of a copy that was written in that
 // epoch itself, which could later pass for one that has them.
-func (r *Recoverer) lack(id sheep.ObjectID, e sheep.Epoch) bool {
+func (r *Recoverer) startNoting(id sheep.ObjectID, e sheep.Epoch) bool {
 	info, err := r.store.Stat(id)
 	if !errors.Is(err, sheep.ErrNoObject) && (err != nil || info.WriteEpoch >= e) {
 		return false
@@ -108,6 +108,24 @@ func (r *Recoverer) takeChanges(id sheep.ObjectID, last bool) []extent {
 	changes := l.changes
 	l.changes, l.closed = nil, last || len(changes) == 0
 	return merged(changes)
+}
+
+// outstandingLocked returns an object that this node is to hold in epoch e, which is
+// that of the view, and whose copy is distrusted or to be fetched; later is left out.
+// The caller holds r.mu.
+func (r *Recoverer) outstandingLocked(e sheep.Epoch, later map[sheep.ObjectID]bool) (sheep.ObjectID, bool) {
+	open := func(id sheep.ObjectID) bool { return !later[id] && r.holderLocked(id, e) }
+	for id := range r.suspects {
+		if open(id) {
+			return id, true
+		}
+	}
+	for id := range r.lacking {
+		if open(id) {
+			return id, true
+		}
+	}
+	return 0, false
 }
 
 // giveUp has nothing more noted of the object, which could not be made current.

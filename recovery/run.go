@@ -85,13 +85,15 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.
 	if err != nil {
 		return 0, err
 	}
+	known := r.allKnown(ctx, view)
+	r.waiting.note(unknown, known)
 	r.begin(len(ids), s)
 	r.todo.set(s)
 	if err := r.verifyAll(ctx, view, s.now); err != nil {
 		return 0, err
 	}
 	if len(s.later) > 0 {
-		if r.allKnown(ctx, view) == nil {
+		if known == nil {
 			r.settleBut(view, s.later)
 		}
 		if told := (waitNote{view.Epoch, len(s.later)}); told != r.told {
@@ -100,8 +102,8 @@ func (r *Recoverer) pass(ctx context.Context, view *cluster.View) (recheck time.
 		}
 		return s.recheck, nil
 	}
-	if err := r.allKnown(ctx, view); err != nil {
-		return 0, err
+	if known != nil {
+		return 0, known
 	}
 	if err := r.declareComplete(ctx, view); err != nil {
 		return 0, err
@@ -308,17 +310,9 @@ func (r *Recoverer) declareComplete(ctx context.Context, view *cluster.View) err
 		r.mu.Unlock()
 		return sheep.ErrAgain
 	}
-	for id := range r.suspects { // since their turn
-		if r.holderLocked(id, view.Epoch) {
-			r.mu.Unlock()
-			return fmt.Errorf("object %v was distrusted meanwhile: %w", id, sheep.ErrAgain)
-		}
-	}
-	for id := range r.lacking {
-		if r.holderLocked(id, view.Epoch) {
-			r.mu.Unlock()
-			return fmt.Errorf("object %v is still to be fetched: %w", id, sheep.ErrAgain)
-		}
+	if id, some := r.outstandingLocked(view.Epoch, nil); some { // since its turn
+		r.mu.Unlock()
+		return fmt.Errorf("the copy of object %v is not current: %w", id, sheep.ErrAgain)
 	}
 	r.complete, r.claimed = view.Epoch, view.Epoch
 	clear(r.verified)

@@ -34,7 +34,7 @@ func (r *Recoverer) Verify(ctx context.Context, ref sheep.Ref) error {
 // Check is Verify that does not fetch the object, if others may go on without this
 // copy until it is fetched.
 func (r *Recoverer) Check(ctx context.Context, ref sheep.Ref) error {
-	if r.Lacks(ref) {
+	if r.lacks(ref) {
 		return fmt.Errorf("object %v in epoch %d: %w", ref.ID, ref.Epoch, errLacking)
 	}
 	return r.makeCurrent(ctx, ref, false)
@@ -156,7 +156,7 @@ func (r *Recoverer) settle(ctx context.Context, id sheep.ObjectID, view *cluster
 		written = copies[v.source].Written
 	}
 	if !v.same && v.source >= 0 {
-		if r.lack(id, view.Epoch) && !fetch {
+		if r.startNoting(id, view.Epoch) && !fetch {
 			return 0, fmt.Errorf("object %v in epoch %d: %w", id, view.Epoch, errLacking)
 		}
 		err = r.fetch(ctx, source{members[v.source], copies[v.source].Trusted}, view, id, written)

@@ -89,36 +89,27 @@ func (f *Fanout) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) 
 // other failure of all of them is reported.
 func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders []int, p []byte, off uint32) error {
 	f.order(v, ref, holders)
-	ref.IfStale = sheep.StaleRefuses
-	lacking, missing := 0, 0 // holders that have answered so
+	all, missing := len(holders), 0
 	var failed error
-	for _, i := range holders {
-		err := f.readFrom(ctx, v, i, ref, p, off)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, sheep.ErrNoObject):
-			missing++
-		case errors.Is(err, sheep.ErrStaleCopy):
-			holders[lacking] = i
-			lacking++
-		default:
-			failed = errors.Join(failed, err)
+	for _, ref.IfStale = range [...]sheep.IfStale{sheep.StaleRefuses, sheep.StaleWaits} {
+		lacking := 0
+		for _, i := range holders {
+			err := f.readFrom(ctx, v, i, ref, p, off)
+			switch {
+			case err == nil:
+				return nil
+			case errors.Is(err, sheep.ErrNoObject):
+				missing++
+			case ref.IfStale == sheep.StaleRefuses && errors.Is(err, sheep.ErrStaleCopy):
+				holders[lacking] = i
+				lacking++
+			default:
+				failed = errors.Join(failed, err)
+			}
 		}
+		holders = holders[:lacking]
 	}
-	ref.IfStale = sheep.StaleWaits
-	for _, i := range holders[:lacking] {
-		err := f.readFrom(ctx, v, i, ref, p, off)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, sheep.ErrNoObject):
-			missing++
-		default:
-			failed = errors.Join(failed, err)
-		}
-	}
-	if missing == len(holders) {
+	if missing == all {
 		return fmt.Errorf("read object %v: %w", ref.ID, sheep.ErrNoObject)
 	}
 	return failed

@@ -45,12 +45,9 @@ type Trust interface {
 	// error is sheep.ErrStaleCopy.
 	Check(ctx context.Context, ref sheep.Ref) error
 
-	// Lacks reports, without waiting, whether Check would say so.
-	Lacks(ref sheep.Ref) bool
-
 	// Note takes note that other copies of the object have changed in the n bytes at
 	// off, which are then read after this call, before the copy counts as current. It
-	// reports whether it has; only if the copy Lacks anything it does.
+	// reports whether it has, which it does only after Check has said so.
 	Note(ref sheep.Ref, off, n uint32) bool
 
 	// Replace runs fn, which replaces or removes the whole object, while
@@ -201,14 +198,7 @@ func (r *Replica) writeNow(ref sheep.Ref, w *sheep.Write) (commit store.Commit, 
 	if err := r.admit(ref); err != nil {
 		return commit, !errors.Is(err, errAhead), err
 	}
-	switch {
-	case r.trust.Trusted(ref):
-	case ref.IfStale == sheep.StaleRefuses && r.trust.Lacks(ref):
-		return commit, true, lacking(ref)
-	case ref.IfStale == sheep.StaleNotes && r.trust.Note(ref, w.Off, w.Len()):
-		r.courtesy.served.Add(1)
-		return commit, true, nil
-	default:
+	if !r.trust.Trusted(ref) {
 		return commit, false, nil
 	}
 	r.courtesy.served.Add(1)
@@ -341,7 +331,8 @@ func (r *Replica) apply(ctx context.Context, ref sheep.Ref, w *sheep.Write) (com
 	}
 	r.courtesy.served.Add(1)
 	if !w.Create {
-		return commit, r.admitted(ctx, ref, w, write)
+		err = r.admitted(ctx, ref, w, write)
+		return commit, err
 	}
 	err = r.trust.Replace(ref, func() error {
 		return r.inEpoch(ctx, ref.Epoch, func() error {
@@ -391,10 +382,6 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, w *sheep.Write, f
 			ref.IfStale = sheep.StaleWaits // there is nothing to be fetched, or it has just been
 		}
 	}
-}
-
-func lacking(ref sheep.Ref) error {
-	return fmt.Errorf("object %v is to be fetched first: %w", ref.ID, sheep.ErrStaleCopy)
 }
 
 // judge turns an I/O error of the store into what becomes of it. If the store

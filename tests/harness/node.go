@@ -8,9 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Node is one sheep, running or not.
@@ -104,29 +105,14 @@ func (n *Node) Kill() {
 // have stopped, which on a busy machine may serve some requests until then.
 func (n *Node) Signal(s syscall.Signal) error {
 	err := n.cmd.Process.Signal(s)
-	for s == syscall.SIGSTOP && err == nil {
-		var stopped bool
-		if stopped, err = hasStopped(n.cmd.Process.Pid); stopped {
-			break
-		}
-		time.Sleep(time.Millisecond)
+	if s != syscall.SIGSTOP || err != nil {
+		return err
 	}
-	return err
-}
-
-// hasStopped reports whether no thread of a process runs, or that it has ended.
-func hasStopped(pid int) (bool, error) {
-	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	for _, name := range stats {
-		stat, err := os.ReadFile(name)
-		if err != nil {
-			continue // the thread has ended
-		}
-		if _, rest, ok := strings.Cut(string(stat), ") "); ok && !strings.HasPrefix(rest, "T") && !strings.HasPrefix(rest, "Z") {
-			return false, nil
+	for {
+		if err = unix.Waitid(unix.P_PID, n.cmd.Process.Pid, nil, unix.WSTOPPED, nil); err != unix.EINTR {
+			return err
 		}
 	}
-	return true, err
 }
 
 // Stop asks the process to end and waits for it. It fails the test if the
