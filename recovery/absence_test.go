@@ -477,8 +477,8 @@ func TestANodeThatIsDrainedGivesItsCopiesAway(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		for _, m := range holders[:2] {
-			if got := m.life.store.IDs(0); len(got) > 0 {
-				t.Errorf("%v was drained and has %d objects", m.node, len(got))
+			if got, err := m.life.store.IDs(0); err != nil || len(got) > 0 {
+				t.Errorf("%v was drained and has %d objects, %v", m.node, len(got), err)
 			}
 			w.leave(m, true)
 		}

@@ -192,7 +192,10 @@ func (r *Recoverer) gathered(ctx context.Context, view *cluster.View) error {
 
 // wanted returns the objects stored anywhere that this node should hold.
 func (r *Recoverer) wanted(ctx context.Context, view *cluster.View) ([]sheep.ObjectID, error) {
-	ids := r.store.IDs(0)
+	ids, err := r.store.IDs(0)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range view.Nodes {
 		if n.Addr == r.self || !view.Stores(n) {
 			continue
@@ -348,7 +351,11 @@ func (r *Recoverer) purge(view *cluster.View) error {
 	if r.purged == view.Epoch || !view.Complete() {
 		return nil
 	}
-	for _, id := range r.store.IDs(0) {
+	ids, err := r.store.IDs(0)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
 		if err := r.purgeOne(view, id); err != nil {
 			return fmt.Errorf("remove surplus copy of %v: %w", id, err)
 		}

@@ -159,20 +159,24 @@ func readHistory(st *store.Store, log *slog.Logger) (cluster.History, error) {
 	if h.Nodes, h.Time, err = st.Epoch(h.Epoch); err != nil {
 		return h, fmt.Errorf("read epoch %d: %w", h.Epoch, err)
 	}
-	h.VDIs = readVDIs(st, log)
-	return h, nil
+	h.VDIs, err = readVDIs(st, log)
+	return h, err
 }
 
 // readVDIs returns the VDIs whose inodes the store has. A damaged copy tells
 // nothing, and keeps nobody from starting: the others have theirs.
-func readVDIs(st *store.Store, log *slog.Logger) []cluster.KnownVDI {
+func readVDIs(st *store.Store, log *slog.Logger) ([]cluster.KnownVDI, error) {
+	ids, err := st.IDs(0)
 	var vdis []cluster.KnownVDI
 	buf := make([]byte, proto.InodeHeaderSize)
-	for id, info := range st.List() {
+	for _, id := range ids {
 		if id.Kind() != sheep.KindInode {
 			continue
 		}
-		err := st.Read(id, uint32(len(buf)), buf, 0)
+		info, err := st.Stat(id)
+		if err == nil {
+			err = st.Read(id, uint32(len(buf)), buf, 0)
+		}
 		var v sheep.VDI
 		if err == nil {
 			v, err = vdiOf(id, buf)
@@ -183,7 +187,7 @@ func readVDIs(st *store.Store, log *slog.Logger) []cluster.KnownVDI {
 		}
 		vdis = append(vdis, cluster.KnownVDI{VDI: v, Epoch: info.WriteEpoch})
 	}
-	return vdis
+	return vdis, err
 }
 
 func vdiOf(id sheep.ObjectID, header []byte) (sheep.VDI, error) {

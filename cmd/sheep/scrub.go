@@ -73,10 +73,10 @@ type scrubbed struct {
 	d *server.Daemon
 }
 
-func (s scrubbed) IDs(from sheep.ObjectID) []sheep.ObjectID { return s.n.store.IDs(from) }
-func (s scrubbed) Settled(e sheep.Epoch) bool               { return s.n.recovery.Settled(e) }
-func (s scrubbed) ScrubState() ([]byte, error)              { return s.n.store.ScrubState() }
-func (s scrubbed) SetScrubState(b []byte) error             { return s.n.store.SetScrubState(b) }
+func (s scrubbed) IDs(from sheep.ObjectID) ([]sheep.ObjectID, error) { return s.n.store.IDs(from) }
+func (s scrubbed) Settled(e sheep.Epoch) bool                        { return s.n.recovery.Settled(e) }
+func (s scrubbed) ScrubState() ([]byte, error)                       { return s.n.store.ScrubState() }
+func (s scrubbed) SetScrubState(b []byte) error                      { return s.n.store.SetScrubState(b) }
 
 func (s scrubbed) CopyOf(ctx context.Context, id sheep.ObjectID) (proto.CopyReport, error) {
 	return s.d.CopyOf(ctx, id)

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"sheepdog/cmd/internal/logging"
@@ -57,8 +55,6 @@ func (c copies) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectID)
 
 // storeView shows the store to the server.
 type storeView struct{ *store.Store }
-
-func (s storeView) IDs() iter.Seq[sheep.ObjectID] { return slices.Values(s.Store.IDs(0)) }
 
 func (s storeView) Room() (proto.SpaceReport, error) {
 	r, err := s.Store.Room()

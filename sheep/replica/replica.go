@@ -297,10 +297,10 @@ func (r *Replica) States(ctx context.Context, e sheep.Epoch, ids []sheep.ObjectI
 // order, from the id from on.
 func (r *Replica) List(ctx context.Context, e sheep.Epoch, from sheep.ObjectID, limit int) ([]sheep.ObjectID, error) {
 	var ids []sheep.ObjectID
-	err := r.inEpoch(ctx, e, func() error {
-		ids = r.store.IDs(from)
+	err := r.inEpoch(ctx, e, func() (err error) {
+		ids, err = r.store.IDs(from)
 		ids = ids[:min(len(ids), limit)]
-		return nil
+		return err
 	})
 	return ids, err
 }

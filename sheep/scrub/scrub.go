@@ -17,7 +17,7 @@ import (
 // Node is the node that a Scrubber works for.
 type Node interface {
 	// IDs returns the objects that the node stores, ascending, from from on.
-	IDs(from sheep.ObjectID) []sheep.ObjectID
+	IDs(from sheep.ObjectID) ([]sheep.ObjectID, error)
 
 	// CopyOf says what the node's copy of the object is worth and what is in it,
 	// read now.
@@ -176,7 +176,12 @@ func (s *Scrubber) began(view *cluster.View) bool {
 	if time.Now().Before(s.due()) {
 		return false
 	}
-	s.state.now = proto.ScrubPass{Began: uint64(time.Now().Unix()), Objects: uint64(len(s.node.IDs(0)))}
+	ids, err := s.node.IDs(0)
+	if err != nil {
+		s.log.Error("the scrub cannot begin", "err", err)
+		return false
+	}
+	s.state.now = proto.ScrubPass{Began: uint64(time.Now().Unix()), Objects: uint64(len(ids))}
 	s.state.cursor = 0
 	return true
 }
@@ -224,14 +229,18 @@ func (s *Scrubber) pass(ctx context.Context) error {
 		s.mu.Lock()
 		from := s.state.cursor
 		s.mu.Unlock()
-		ids := s.node.IDs(from)
-		if len(ids) == 0 {
+		ids, err := s.node.IDs(from)
+		if err == nil && len(ids) == 0 {
 			s.end()
 			return nil
 		}
 		ids = ids[:min(len(ids), batch)]
-		duty, err := s.duty(ctx, view, ids)
+		var duty []sheep.ObjectID
+		if err == nil {
+			duty, err = s.duty(ctx, view, ids)
+		}
 		if err != nil {
+			s.log.Debug("the scrub waits", "err", err)
 			if !s.sleep(ctx, lookEvery) {
 				return context.Cause(ctx)
 			}
@@ -279,12 +288,12 @@ func (s *Scrubber) moved(next sheep.ObjectID) {
 
 // end ends the pass. What still differs stays listed until it is equal or gone.
 func (s *Scrubber) end() {
-	ids := s.node.IDs(0)
+	ids, err := s.node.IDs(0)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.left = slices.DeleteFunc(s.state.left, func(id sheep.ObjectID) bool {
 		_, found := slices.BinarySearch(ids, id)
-		return !found
+		return !found && err == nil
 	})
 	p := s.state.now
 	p.Ended = uint64(time.Now().Unix())

@@ -92,10 +92,10 @@ func (s seenBy) View() *cluster.View {
 }
 func (s seenBy) Changed() <-chan struct{} { return s.w.changed }
 
-func (n *fakeNode) IDs(from sheep.ObjectID) []sheep.ObjectID {
+func (n *fakeNode) IDs(from sheep.ObjectID) ([]sheep.ObjectID, error) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(n.objects)), func(id sheep.ObjectID) bool { return id < from })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(n.objects)), func(id sheep.ObjectID) bool { return id < from }), nil
 }
 
 func (n *fakeNode) CopyOf(_ context.Context, id sheep.ObjectID) (proto.CopyReport, error) {

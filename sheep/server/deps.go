@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"iter"
 	"net/netip"
 	"time"
 
@@ -81,7 +80,7 @@ type Copies interface {
 // A Store is this node's disk.
 type Store interface {
 	Has(id sheep.ObjectID) bool
-	IDs() iter.Seq[sheep.ObjectID] // ascending
+	IDs(from sheep.ObjectID) ([]sheep.ObjectID, error) // ascending, from from on
 	Space() (total, free uint64)
 	Room() (proto.SpaceReport, error)
 	Epoch(e sheep.Epoch) ([]sheep.Node, time.Time, error)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -175,9 +174,9 @@ func (w *world) Attr(_ context.Context, data []byte, f proto.Flags) (proto.VDIRe
 	return proto.VDIReply{VDI: 5, Attr: 6, Copies: 2}, w.note("attr %d %#x", len(data), f)
 }
 
-func (w *world) Has(id sheep.ObjectID) bool    { return slices.Contains(w.Memory.IDs(), id) }
-func (w *world) IDs() iter.Seq[sheep.ObjectID] { return slices.Values(w.Memory.IDs()) }
-func (w *world) Space() (total, free uint64)   { return 1000, 400 }
+func (w *world) Has(id sheep.ObjectID) bool                   { return slices.Contains(w.Memory.IDs(), id) }
+func (w *world) IDs(sheep.ObjectID) ([]sheep.ObjectID, error) { return w.Memory.IDs(), nil }
+func (w *world) Space() (total, free uint64)                  { return 1000, 400 }
 func (w *world) Room() (proto.SpaceReport, error) {
 	return proto.SpaceReport{Size: 2000, Free: 400, NearFull: 500, Reserve: 100}, nil
 }

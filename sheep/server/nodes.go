@@ -115,16 +115,15 @@ func (d *Daemon) getStoreList(r *Request) {
 
 // getObjList serves GET_OBJ_LIST: the ids of all objects that this node has.
 func (d *Daemon) getObjList(r *Request) {
-	room := int(r.Header.Room())
-	var b []byte
-	for id := range d.Store.IDs() {
-		if len(b)+8 > room {
-			d.fail(r, sheep.ErrBufferSmall)
-			return
-		}
-		b = binary.LittleEndian.AppendUint64(b, uint64(id))
+	ids, err := d.Store.IDs(0)
+	if err == nil && 8*len(ids) > int(r.Header.Room()) {
+		err = sheep.ErrBufferSmall
 	}
-	r.Reply(proto.Response{}, b)
+	if err != nil {
+		d.fail(r, err)
+		return
+	}
+	r.Reply(proto.Response{}, proto.AppendObjectIDs(nil, ids))
 }
 
 // getEpoch serves GET_EPOCH: the nodes of an epoch and when it began.

@@ -324,6 +324,24 @@ func TestBadObjectMadeAnewIsGood(t *testing.T) {
 	closeStore(t, s, true)
 }
 
+// TestAListThatFailsIsNotShort: whoever recovers would believe that there is no more.
+func TestAListThatFailsIsNotShort(t *testing.T) {
+	s, f := memoryStore(t, vfstest.NewMemory(1<<40))
+	write(t, s, sheep.DataObject(1, 0), 1, sheep.Write{Create: true, Data: []byte("data")})
+	f.set(func(op vfstest.Op, name string) error {
+		if op == vfstest.OpList {
+			return syscall.EMFILE
+		}
+		return nil
+	})
+	_, err := s.IDs(0)
+	wantError(t, err, sheep.ErrIO)
+	f.set(nil)
+	if ids, err := s.IDs(0); err != nil || len(ids) != 1 {
+		t.Errorf("got %v, %v, want one object", ids, err)
+	}
+}
+
 func TestFailedJournalRefusesChanges(t *testing.T) {
 	disk := vfstest.NewMemory(1 << 40)
 	s, f := memoryStore(t, disk)

@@ -125,7 +125,11 @@ func (s *Store) sweep() error {
 // sweepEmpty removes objects without size: a crash came between their creation,
 // which was never answered, and the sync of the file.
 func (s *Store) sweepEmpty() error {
-	for _, id := range s.ids(0) {
+	ids, err := s.ids(0)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
 		size, err := s.fileSize(objectPath(id))
 		if err == nil && size == 0 {
 			err = s.fs.Remove(objectPath(id))

@@ -146,15 +146,14 @@ func TestStoreOfCIsAdopted(t *testing.T) {
 		t.Errorf("got error %v of an unknown epoch, want %v", err, os.ErrNotExist)
 	}
 	ids := []sheep.ObjectID{sheep.DataObject(1, 2), sheep.InodeObject(1)}
-	if got := s.IDs(0); !slices.Equal(got, ids) {
-		t.Errorf("got objects %v, want %v", got, ids)
+	for from, want := range map[sheep.ObjectID][]sheep.ObjectID{0: ids, ids[0] + 1: ids[1:]} {
+		if got, err := s.IDs(from); err != nil || !slices.Equal(got, want) {
+			t.Errorf("got objects %v, %v, want %v", got, err, want)
+		}
 	}
-	if got := s.IDs(ids[0] + 1); !slices.Equal(got, ids[1:]) {
-		t.Errorf("got objects %v, want %v", got, ids[1:])
-	}
-	for id, info := range s.List() {
-		if info.WriteEpoch != 0 || info.Size == 0 {
-			t.Errorf("%v: got %+v, want a size and no write epoch", id, info)
+	for _, id := range ids {
+		if info, err := s.Stat(id); err != nil || info.WriteEpoch != 0 || info.Size == 0 {
+			t.Errorf("%v: got %+v, %v, want a size and no write epoch", id, info, err)
 		}
 	}
 	wantBytes(t, s, ids[0], 0, []byte{1, 2, 3, 0, 0})

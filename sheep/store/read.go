@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"slices"
 
@@ -112,32 +111,20 @@ func (s *Store) present(id sheep.ObjectID) (Info, error) {
 	return info, nil
 }
 
-// List yields all objects in ascending order. Those that come or go meanwhile
-// may be missing.
-func (s *Store) List() iter.Seq2[sheep.ObjectID, Info] {
-	return func(yield func(sheep.ObjectID, Info) bool) {
-		for _, id := range s.IDs(0) {
-			if info, err := s.Stat(id); err == nil && !yield(id, info) {
-				return
-			}
-		}
-	}
-}
-
-// IDs returns the ids of all objects from the id from on, ascending. It is
-// much cheaper than List. If the disk fails it returns what it has.
-func (s *Store) IDs(from sheep.ObjectID) []sheep.ObjectID {
-	if s.enter() != nil {
-		return nil
+// IDs returns the ids of all objects from the id from on, ascending. Those that come
+// or go meanwhile may be missing.
+func (s *Store) IDs(from sheep.ObjectID) ([]sheep.ObjectID, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
 	}
 	defer s.leave()
 	return s.ids(from)
 }
 
-func (s *Store) ids(from sheep.ObjectID) []sheep.ObjectID {
+func (s *Store) ids(from sheep.ObjectID) ([]sheep.ObjectID, error) {
 	names, err := s.fs.List(objectDir)
 	if err != nil {
-		s.log.Error("the object directory could not be listed", "err", err)
+		return nil, fmt.Errorf("list the objects: %w: %w", sheep.ErrIO, err)
 	}
 	ids := make([]sheep.ObjectID, 0, len(names))
 	for _, name := range names {
@@ -146,7 +133,7 @@ func (s *Store) ids(from sheep.ObjectID) []sheep.ObjectID {
 		}
 	}
 	slices.Sort(ids)
-	return ids
+	return ids, nil
 }
 
 // Space returns how many bytes there are for objects: what they take now and

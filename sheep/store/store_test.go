@@ -390,9 +390,10 @@ func TestFormatWipesEverything(t *testing.T) {
 	}
 	for range 2 {
 		healed, forced := s.Healed()
-		if s.Has(id) || len(s.IDs(0)) != 0 || s.LatestEpoch() != 0 || s.Complete() != 0 || healed != 0 || forced != 0 || len(s.Intents()) != 0 {
-			t.Errorf("something of the old cluster is left: %v, epoch %d, complete %d, intents %v",
-				s.IDs(0), s.LatestEpoch(), s.Complete(), s.Intents())
+		ids, err := s.IDs(0)
+		if err != nil || s.Has(id) || len(ids) != 0 || s.LatestEpoch() != 0 || s.Complete() != 0 || healed != 0 || forced != 0 || len(s.Intents()) != 0 {
+			t.Errorf("something of the old cluster is left: %v, %v, epoch %d, complete %d, intents %v",
+				ids, err, s.LatestEpoch(), s.Complete(), s.Intents())
 		}
 		if got := s.Config(); got != config {
 			t.Errorf("got config %+v, want %+v", got, config)

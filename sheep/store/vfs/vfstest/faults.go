@@ -10,6 +10,7 @@ type Op string
 // The calls that pass a hook.
 const (
 	OpOpen     Op = "open"
+	OpList     Op = "list"
 	OpMkdir    Op = "mkdir"
 	OpRemove   Op = "remove"
 	OpRename   Op = "rename"
@@ -44,6 +45,13 @@ func (h hookedFS) Open(name string, flag int) (vfs.File, error) {
 		return nil, err
 	}
 	return &hookedFile{f, name, h.hook}, nil
+}
+
+func (h hookedFS) List(name string) ([]string, error) {
+	if err := h.hook(OpList, name); err != nil {
+		return nil, err
+	}
+	return h.FS.List(name)
 }
 
 func (h hookedFS) Mkdir(name string) error {
