@@ -11,13 +11,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"sheepdog/sheep/receipt"
 )
 
 // A conn is one client.
 type conn struct {
-	srv *Server
-	log *slog.Logger
-	raw net.Conn // as accepted
+	srv  *Server
+	log  *slog.Logger
+	raw  net.Conn      // as accepted
+	told *receipt.Book // of replies that the device has to know of
 
 	// Owned by the goroutine that serves the connection.
 	nc         net.Conn // raw, or TLS over it
@@ -60,7 +63,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		srv: s, raw: nc, nc: nc,
+		srv: s, raw: nc, told: receipt.NewBook(nc), nc: nc,
 		log:  s.cfg.Log.With("client", clientName(nc)),
 		zero: make(chan struct{}, 1),
 	}
@@ -172,7 +175,11 @@ func (c *conn) close(err error) error {
 	close(c.tasks)
 	c.readers.Wait()
 	c.workers.Wait()
-	c.out.close(orderly)
+	if orderly {
+		c.out.drain()
+		c.told.Collect()
+	}
+	c.out.close()
 	if ferr := c.dev.Flush(c.ctx); ferr != nil {
 		c.log.Error("nbd export not flushed", "err", ferr)
 	}

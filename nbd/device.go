@@ -72,6 +72,13 @@ type Device interface {
 	Close() error
 }
 
+// A Teller is a Device whose Flush goes on to fail with what it has to say until
+// the client has heard it.
+type Teller interface {
+	// Told says that the client has got the answer that err was the reason for.
+	Told(err error)
+}
+
 // A Prefetcher is a Device that can read ahead: n bytes from off will soon be
 // read. On other devices the cache command does nothing, successfully.
 type Prefetcher interface {

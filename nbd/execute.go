@@ -22,7 +22,9 @@ func (r *request) run() {
 		r.c.srv.buffers.put(r.buf)
 		r.buf = nil
 	case cmdFlush:
-		err = dev.Flush(ctx)
+		if err = dev.Flush(ctx); err != nil {
+			r.tell(err)
+		}
 	case cmdTrim:
 		err = dev.Zero(ctx, r.off, n, ZeroTrim|zeroMode(r.flags))
 	case cmdWriteZeroes:
@@ -40,6 +42,14 @@ func (r *request) run() {
 		return
 	}
 	r.simple(0)
+}
+
+// tell has the device know when the client has got the reply, for which err is the
+// reason.
+func (r *request) tell(err error) {
+	if t, ok := r.c.dev.(Teller); ok {
+		r.once = r.c.told.Expect(func() { t.Told(err) })
+	}
 }
 
 func zeroMode(flags uint16) (m ZeroMode) {

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sheepdog/nbd"
 )
 
@@ -131,6 +133,45 @@ func TestVanishedClientLosesNothing(t *testing.T) {
 		t.Error("half a write was carried out")
 	}
 	await(t, "all memory is given back", func() bool { return s.Stats().InFlight == 0 })
+}
+
+func TestADeviceLearnsWhenTheClientHasHeardOfItsFailure(t *testing.T) {
+	for about, test := range map[string]struct {
+		client func(c *client)
+		told   int64
+	}{
+		"it asks again":      {func(c *client) { c.simple(0); c.request(cmdFlush, 0, 0, 0); c.simple(0) }, 1},
+		"it leaves in order": {func(c *client) { c.simple(0); c.request(cmdDisc, 0, 0, 0) }, 1},
+		"it closes":          {func(c *client) { c.simple(0); c.Close() }, 1},
+		"it breaks off before it has read the reply": {func(c *client) {
+			raw, err := c.Conn.(*net.UnixConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the reply is there", func() (there bool) {
+				raw.Control(func(fd uintptr) {
+					n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+					there = err != nil || n > 0
+				})
+				return there
+			})
+			c.Close()
+		}, 0},
+	} {
+		t.Run(about, func(t *testing.T) {
+			m := newMemory(1 << 20)
+			m.set("flush", syscall.EIO)
+			c := serve(t, exports{"a": m}, nbd.Config{}).open(t, "a", false)
+			c.request(cmdFlush, 0, 0, 0)
+			test.client(c)
+			m.set("flush", nil)
+			c.Close()
+			await(t, "the device is closed", func() bool { return m.closes.Load() == 1 })
+			if got := m.told.Load(); got < test.told || test.told == 0 && got > 0 {
+				t.Errorf("the device was told %d times, want %d", got, test.told)
+			}
+		})
+	}
 }
 
 func TestStuckClientIsCutOff(t *testing.T) {

@@ -31,6 +31,7 @@ type memory struct {
 	entered       atomic.Int64 // calls that have begun
 	opens, closes atomic.Int64
 	flushes       atomic.Int64
+	told          atomic.Int64 // failed flushes of which the client has got the reply
 	dirtyAtClose  atomic.Bool
 	lastMode      atomic.Int64
 }
@@ -173,6 +174,8 @@ func (m *memory) Flush(ctx context.Context) error {
 	m.flushes.Add(1)
 	return nil
 }
+
+func (m *memory) Told(err error) { m.told.Add(1) }
 
 func (m *memory) Close() error {
 	m.mu.RLock()

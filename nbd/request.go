@@ -1,6 +1,10 @@
 package nbd
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"sheepdog/sheep/receipt"
+)
 
 // A header precedes every request. Integers are big-endian.
 //
@@ -38,8 +42,9 @@ func decodeHeader(b []byte) (h header, ok bool) {
 type request struct {
 	header
 	c    *conn
-	cost int64   // taken out of the budget
-	buf  *buffer // data of reads and writes, or nil
+	cost int64          // taken out of the budget
+	buf  *buffer        // data of reads and writes, or nil
+	once *receipt.Entry // of a reply that the device has to know of, or nil
 
 	head    [simpleReplySize]byte
 	scratch []byte   // what else a reply consists of
@@ -64,9 +69,14 @@ func newRequest() *request {
 	return r
 }
 
-// finish gives everything back. The reply has left, or never will.
-func (r *request) finish() {
+// finish gives everything back. The reply has been handed to the socket, or with an
+// error never will be.
+func (r *request) finish(err error) {
 	c := r.c
+	if r.once != nil {
+		r.once.Sent(err)
+		r.once = nil
+	}
 	c.srv.buffers.put(r.buf)
 	cost := r.cost
 	r.c, r.buf, r.cost = nil, nil, 0

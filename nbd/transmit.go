@@ -66,6 +66,10 @@ func (c *conn) next() error {
 	if err != nil {
 		return err
 	}
+	if c.told.Open() {
+		c.flush()
+		c.told.Collect()
+	}
 	h, ok := decodeHeader(p)
 	if !ok {
 		return fmt.Errorf("%w: request magic %#x", errProtocol, p[:4])
@@ -90,7 +94,7 @@ func (c *conn) next() error {
 		no = nbdESHUTDOWN
 	}
 	if err := c.receive(r, no); err != nil {
-		r.finish()
+		r.finish(err)
 		return err
 	}
 	return c.dispatch(r, no)

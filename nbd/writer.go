@@ -58,9 +58,9 @@ func newWriter(nc net.Conn, patience time.Duration) *writer {
 // append queues a reply without writing it. Somebody must call flush.
 func (w *writer) append(r *request) {
 	w.mu.Lock()
-	if w.err != nil {
+	if err := w.err; err != nil {
 		w.mu.Unlock()
-		r.finish()
+		r.finish(err)
 		return
 	}
 	w.queue = append(w.queue, r)
@@ -70,9 +70,9 @@ func (w *writer) append(r *request) {
 // send queues a reply and sees to it that it is written.
 func (w *writer) send(r *request) {
 	w.mu.Lock()
-	if w.err != nil {
+	if err := w.err; err != nil {
 		w.mu.Unlock()
-		r.finish()
+		r.finish(err)
 		return
 	}
 	w.queue = append(w.queue, r)
@@ -98,14 +98,15 @@ func (w *writer) flush() {
 	w.write()
 }
 
+// drain returns when everything queued is written.
+func (w *writer) drain() {
+	w.flush()
+	w.wait()
+}
+
 // close ends the writer and the connection, and returns when no goroutine of
-// the writer runs any more. With drain it lets what is queued be written
-// before.
-func (w *writer) close(drain bool) {
-	if drain {
-		w.flush()
-		w.wait()
-	}
+// the writer runs any more.
+func (w *writer) close() {
 	w.fail(net.ErrClosed)
 	w.wait()
 }
@@ -151,7 +152,7 @@ func (w *writer) finish(err error) {
 	}
 	for i, r := range w.batch {
 		w.batch[i] = nil
-		r.finish()
+		r.finish(err)
 	}
 	w.batch = w.batch[:0]
 }
@@ -248,6 +249,6 @@ func (w *writer) fail(err error) {
 	w.mu.Unlock()
 	w.nc.Close()
 	for _, r := range queue {
-		r.finish()
+		r.finish(err)
 	}
 }

@@ -204,6 +204,8 @@ func extentState(x vdi.Extent) nbd.ExtentState {
 
 func (d *device) Flush(ctx context.Context) error { return withErrno(d.disk.Flush(ctx)) }
 
+func (d *device) Told(err error) { sheep.Told(err) }
+
 func (d *device) Close() error { return d.disk.release() }
 
 // withErrno returns err with the error number that an NBD client is to get.

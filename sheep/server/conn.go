@@ -10,6 +10,7 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/receipt"
 	"sheepdog/sheep/wire"
 )
 
@@ -26,6 +27,7 @@ type conn struct {
 	nc      net.Conn
 	w       *wire.Writer
 	r       *wire.Reader
+	told    *receipt.Book // of answers that are given once
 	session Session
 
 	reads     context.Context // of requests that only read; ends when no answer can be sent
@@ -49,6 +51,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		nc:     nc,
 		stop:   make(chan struct{}),
 		freed:  make(chan struct{}, 1),
+		told:   receipt.NewBook(nc),
 	}
 	c.w = wire.NewWriter(nc, wire.WriterConfig{Patience: s.cfg.Patience, GiveUp: s.anyShort})
 	work := sheep.WithClient(s.work, sheep.Client{Kind: "native", Addr: clientAddr(nc)})
@@ -94,6 +97,9 @@ func (c *conn) serve() {
 	}
 	c.stopReads(errGone)
 	c.gone(errGone)
+	if errors.Is(err, io.EOF) {
+		c.told.Collect()
+	}
 	c.w.Close(nil)
 	c.server.handler.Closed(c.server.work, &c.session)
 }
@@ -114,6 +120,10 @@ func (c *conn) readAll() error {
 			return err
 		}
 		c.r.Consume(proto.HeaderSize)
+		if c.told.Open() {
+			c.uncork()
+			c.told.Collect()
+		}
 		r := c.server.request()
 		r.Header = h
 		if err := c.request(r); err != nil {

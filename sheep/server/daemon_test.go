@@ -2,14 +2,19 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/client"
@@ -288,6 +293,73 @@ func TestDeferredWritesAreFlushedByRequestByReleaseAndWhenTheClientGoes(t *testi
 	eventually(t, func() bool { took = append(took, w.took()...); return len(took) == 2 })
 	if !slices.Equal(took, []string{"flush 5", "doubt about 5"}) {
 		t.Errorf("when the client had gone: %q", took)
+	}
+}
+
+// A losing world has lost writes, and says so until somebody has been told.
+type losing struct {
+	*world
+	told atomic.Int32
+}
+
+func (l *losing) Flush(ctx context.Context, vdi sheep.VDIID) error {
+	if err := l.world.Flush(ctx, vdi); err != nil || l.told.Load() > 0 {
+		return err
+	}
+	return &sheep.LostWritesError{VDI: vdi, Forget: func() { l.told.Add(1) }}
+}
+
+func TestALossIsToldUntilTheClientHasTheAnswer(t *testing.T) {
+	flush := proto.Header{Op: proto.OpFlushVDI, Body: proto.ObjectBody{ID: sheep.InodeObject(5)}.Body()}
+	flush.Version = version(uint8(flush.Op))
+	for about, test := range map[string]struct {
+		client func(t *testing.T, addr string)
+		want   []string
+	}{
+		"it asks again": {func(t *testing.T, addr string) {
+			conn := dialClient(t, addr)
+			for _, want := range []proto.Result{proto.ResultIO, proto.ResultSuccess} {
+				if resp, _ := ask(t, conn, flush, nil, 0); resp.Result != want {
+					t.Errorf("got %v, want %v", resp.Result, want)
+				}
+			}
+		}, []string{"flush 5", "flush 5"}},
+		"it goes": {func(t *testing.T, addr string) {
+			conn := dialClient(t, addr)
+			ask(t, conn, flush, nil, 0)
+			conn.Close()
+		}, []string{"flush 5", "flush 5"}},
+		"it breaks off before it has read the answer": {func(t *testing.T, addr string) {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Write(flush.Append(nil))
+			raw, err := conn.(*net.TCPConn).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() (arrived bool) {
+				raw.Control(func(fd uintptr) {
+					n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+					arrived = err != nil || n > 0
+				})
+				return arrived
+			})
+			conn.Close()
+		}, []string{"flush 5", "flush 5", "doubt about 5"}},
+	} {
+		t.Run(about, func(t *testing.T) {
+			w := &losing{world: newWorld()}
+			d := w.daemon()
+			d.Guard = w
+			test.client(t, startServer(t, d, server.Config{}))
+			var took []string
+			eventually(t, func() bool { took = append(took, w.took()...); return len(took) >= len(test.want) && w.told.Load() > 0 })
+			if !slices.Equal(took, test.want) || w.told.Load() != 1 {
+				t.Errorf("asked of the parts %q, want %q; told %d times", took, test.want, w.told.Load())
+			}
+		})
 	}
 }
 

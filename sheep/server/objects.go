@@ -112,17 +112,23 @@ func (d *Daemon) decrefObj(r *Request) {
 func (d *Daemon) flushVDI(r *Request) {
 	d.stats.gatewayFlush()
 	vdi := proto.DecodeObjectBody(r.Header.Body).ID.VDI()
-	d.finish(r, d.flush(r.Ctx, r.Session, vdi))
+	d.flushed(r, d.flush(r.Ctx, r.Session, vdi))
 }
 
-// flush makes what was written to vdi durable, by whomever. Its error is for the
-// client.
+// flush makes what was written to vdi durable, by whomever.
 func (d *Daemon) flush(ctx context.Context, s *Session, vdi sheep.VDIID) error {
 	s.Flushing(vdi)
 	err := d.Guard.Flush(ctx, vdi)
 	if err != nil {
 		s.Deferred(vdi)
-		sheep.Told(err)
 	}
 	return err
+}
+
+// flushed answers a request with what has come of its flush.
+func (d *Daemon) flushed(r *Request, err error) {
+	if errors.Is(err, sheep.ErrLostWrites) {
+		r.Once(func() { sheep.Told(err) })
+	}
+	d.finish(r, err)
 }

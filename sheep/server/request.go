@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"net"
 
 	"sheepdog/sheep/proto"
+	"sheepdog/sheep/receipt"
 	"sheepdog/sheep/wire"
 )
 
@@ -25,8 +27,9 @@ type Request struct {
 	conn *conn
 	plan Plan
 	cost int64
-	in   *wire.Buffer // under Data
-	out  *wire.Buffer // lent by Room
+	in   *wire.Buffer   // under Data
+	out  *wire.Buffer   // lent by Room
+	once *receipt.Entry // of an answer that is given once, or nil
 
 	scratch // of the handlers
 }
@@ -58,11 +61,15 @@ func (r *Request) Reply(resp proto.Response, data ...[]byte) {
 	c.w.Append(resp.Append(head[:0]), r, data...)
 }
 
+// Once says that the answer, which the handler is about to give, is given once. got
+// is called when the client has it, if ever.
+func (r *Request) Once(got func()) { r.once = r.conn.told.Expect(got) }
+
 // Drop ends the request, and its connection, without an answer. It takes the
 // place of Reply.
 func (r *Request) Drop() {
 	r.conn.cut()
-	r.Sent(nil)
+	r.Sent(net.ErrClosed)
 }
 
 // mayReturn reports whether the client reads n bytes after the answer. Between
@@ -78,9 +85,12 @@ func (r *Request) mayReturn(n int) bool {
 }
 
 // Sent implements wire.Sent: the answer has left, or never will.
-func (r *Request) Sent(error) {
+func (r *Request) Sent(err error) {
 	c := r.conn
 	s := c.server
+	if r.once != nil {
+		r.once.Sent(err)
+	}
 	s.buffers.Put(r.in)
 	s.buffers.Put(r.out)
 	class, cost := r.plan.Class, r.cost

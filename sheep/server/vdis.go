@@ -123,7 +123,7 @@ func (d *Daemon) releaseVDI(r *Request) {
 		d.fail(r, err)
 		return
 	}
-	d.finish(r, flushed)
+	d.flushed(r, flushed)
 }
 
 // readVDIs serves READ_VDIS.

@@ -196,14 +196,8 @@ func (d *Disk) wrote(durable bool) {
 }
 
 // Flush returns nil when every write that was answered before is durable. That
-// writes were lost it says once.
+// writes were lost it says until sheep.Told has its error.
 func (d *Disk) Flush(ctx context.Context) error {
-	err := d.flush(ctx)
-	sheep.Told(err)
-	return err
-}
-
-func (d *Disk) flush(ctx context.Context) error {
 	h := d.head.Load()
 	switch {
 	case h == nil:
@@ -242,11 +236,12 @@ func (d *Disk) flushFormer(ctx context.Context) error {
 }
 
 // Close flushes what was deferred and ends the use of the Disk. No request may be
-// under way; those that come later fail with ErrDiskClosed.
+// under way; those that come later fail with ErrDiskClosed. That writes were lost
+// nobody may hear from Close: the next client is told.
 func (d *Disk) Close(ctx context.Context) error {
 	var err error
 	if d.head.Load() != nil && d.dirty.Load() {
-		err = d.flush(ctx) // nobody may hear of it: the next client is told
+		err = d.Flush(ctx)
 	}
 	if h := d.head.Load(); h != nil {
 		d.last.Store(h)
