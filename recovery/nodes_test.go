@@ -61,6 +61,37 @@ func TestANodeThatDoesNotHoldAnObjectSaysSo(t *testing.T) {
 	})
 }
 
+// TestNobodyIsToldOfATrustedCopyThatIsNotThere: a node is asked for the state of an
+// object at the moment in which it has fetched it. Who heard that it knows for certain
+// that there is no such object would remove the last copy.
+func TestNobodyIsToldOfATrustedCopyThatIsNotThere(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		settle(w)
+		w.disable(true)
+		w.stop(w.holders(reference(0))[0], true)
+		w.begin()
+		time.Sleep(time.Second)
+		ref, fresh := reference(0), w.holders(reference(0))[2]
+		ref.Epoch = w.epoch
+		if s := fresh.life.rec.State(ref.ID); s.Exists || s.Trusted {
+			t.Fatalf("the new holder has it already: %+v", s)
+		}
+		fetched := false
+		fresh.missed.Store(new(func() {
+			if err := fresh.life.rec.Verify(fresh.life.ctx, ref); err != nil {
+				t.Error(err)
+			}
+			fetched = true
+		}))
+		if s := fresh.life.rec.State(ref.ID); !fetched || !s.Exists && (s.Trusted || s.Current == w.epoch) {
+			t.Errorf("fetched meanwhile: %t; got %+v", fetched, s)
+		}
+		if s := fresh.life.rec.State(ref.ID); !s.Exists || !s.Trusted {
+			t.Errorf("after the fetch: %+v", s)
+		}
+	})
+}
+
 func TestACopyThatHadNoRoomForAWriteIsNotReadUntilItIsEqual(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		ref, full, gateway := reference(0), w.holders(reference(0))[1], w.machines[5].life

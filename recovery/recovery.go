@@ -193,22 +193,31 @@ func (r *Recoverer) Trusted(ref sheep.Ref) bool {
 }
 
 // State says what this node's copy of the object is worth.
+//
+// First it looks what is known of the copy, then at the copy. If that is fetched or
+// written in between, the answer says too little of it. The other way round it could
+// say too much: that it is certain that there is none, and others would remove theirs.
 func (r *Recoverer) State(id sheep.ObjectID) replica.State {
 	s := replica.State{ID: id, Hot: r.store.Hot(id)}
+	r.mu.Lock()
+	if !r.missed[id] {
+		s.Member = r.first
+	}
+	if r.view != nil {
+		s.Trusted, s.Current = r.trustedLocked(id), r.currentLocked(id)
+	}
+	r.mu.Unlock()
 	info, err := r.store.Stat(id)
 	s.Exists, s.Written = !errors.Is(err, sheep.ErrNoObject), info.WriteEpoch
 	short := err == nil && info.Size < r.ref(id, 0).Size
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	s.Bad = s.Exists && (err != nil || short || r.bad[id] || r.store.Bad(id))
-	if !r.missed[id] {
-		s.Member = r.first
+	r.mu.Unlock()
+	if s.Bad {
+		s.Trusted, s.Current = false, 0
+	} else {
+		s.Current = max(s.Current, s.Written)
 	}
-	if r.view == nil || s.Bad {
-		return s
-	}
-	s.Trusted = r.trustedLocked(id)
-	s.Current = max(r.currentLocked(id), s.Written)
 	return s
 }
 

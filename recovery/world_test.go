@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/replica"
 	"sheepdog/sheep/store"
+	"sheepdog/sheep/store/vfs"
 	"sheepdog/sheep/store/vfs/vfstest"
 )
 
@@ -59,6 +62,24 @@ type machine struct {
 	node sheep.Node
 	disk *vfstest.Memory
 	life *life // nil while it is down; guarded by world.mu
+
+	missed atomic.Pointer[func()] // what happens next time right after a file has not been found
+}
+
+// watched is the disk of a machine as its store sees it.
+type watched struct {
+	vfs.FS
+	m *machine
+}
+
+func (w watched) Open(name string, flag int) (vfs.File, error) {
+	f, err := w.FS.Open(name, flag)
+	if errors.Is(err, os.ErrNotExist) {
+		if fn := w.m.missed.Swap(nil); fn != nil {
+			(*fn)()
+		}
+	}
+	return f, err
 }
 
 // A life is one run of the daemon.
@@ -106,7 +127,7 @@ func newWorld(t *testing.T, rng *rand.Rand, n int) *world {
 // start begins a life on the machine. It is a member from the next epoch on.
 func (w *world) start(m *machine, format bool) {
 	w.t.Helper()
-	st, err := store.Open("", store.Config{SegmentSize: 256 << 10, Segments: 3, Reserve: 1 << 10, FS: m.disk})
+	st, err := store.Open("", store.Config{SegmentSize: 256 << 10, Segments: 3, Reserve: 1 << 10, FS: watched{m.disk, m}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
