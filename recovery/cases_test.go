@@ -2,6 +2,7 @@ package recovery_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -136,6 +137,64 @@ func TestAFullDiskDoesNotStopTheOthers(t *testing.T) {
 		}
 		full.disk.SetFree(1 << 40)
 		w.allCopies(t)
+	})
+}
+
+// TestALostFileIsReplacedOnFirstContact: who reads or writes notices nothing.
+func TestALostFileIsReplacedOnFirstContact(t *testing.T) {
+	contacts := map[string]func(l *life, ref sheep.Ref, version uint64) error{
+		"write": func(l *life, ref sheep.Ref, version uint64) error {
+			return l.fan.Write(l.ctx, ref, &sheep.Write{Data: content(version)})
+		},
+		"read": func(l *life, ref sheep.Ref, version uint64) error {
+			p := make([]byte, slotSize)
+			for range 3 { // whichever is asked first
+				if err := l.fan.Read(l.ctx, ref, p, 0); err != nil || p[0] != byte(version) {
+					return fmt.Errorf("read version %d, %w", p[0], err)
+				}
+			}
+			return nil
+		},
+	}
+	for name, contact := range contacts {
+		for lost := range 3 {
+			t.Run(fmt.Sprintf("%s, %d lost", name, lost), func(t *testing.T) {
+				inWorld(t, func(t *testing.T, w *world) {
+					settle(w)
+					writeAll(t, w)
+					ref := reference(0)
+					for _, m := range w.holders(ref)[:lost] {
+						if _, err := m.life.store.Remove(ref.ID, w.epoch); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if err := contact(w.machines[5].life, ref, 1); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(10 * time.Second)
+					w.allCopies(t)
+				})
+			})
+		}
+	}
+}
+
+// TestAnObjectThatNobodyHasStaysAway: to ask for it again and again ends each time.
+func TestAnObjectThatNobodyHasStaysAway(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		settle(w)
+		l, ref := w.machines[5].life, reference(objects+1)
+		for range 3 {
+			if err := l.fan.Write(l.ctx, ref, &sheep.Write{Data: content(1)}); !errors.Is(err, sheep.ErrNoObject) {
+				t.Errorf("write: got %v, want %v", err, sheep.ErrNoObject)
+			}
+			if err := l.fan.Read(l.ctx, ref, make([]byte, 1), 0); !errors.Is(err, sheep.ErrNoObject) {
+				t.Errorf("read: got %v, want %v", err, sheep.ErrNoObject)
+			}
+		}
+		if got := w.copies(ref); got != 0 {
+			t.Errorf("it has %d copies", got)
+		}
 	})
 }
 

@@ -34,7 +34,8 @@ type candidate struct {
 // place. absent names the members of an epoch that are not among those asked; it
 // returns "" if there are none.
 //
-// A trusted copy is the truth. Without one it is the copy that was current
+// A trusted copy is the truth, and if some say that there is one and others that there
+// is none, those have lost theirs. Without a trusted copy it is the copy that was current
 // last: whatever was answered in the epochs up to that one is in it. Copies
 // that were written later carry the later epoch and are therefore current
 // later. What is left are the epochs after the best copy's: if a member of one
@@ -44,11 +45,10 @@ func judge(copies []candidate, self int, now sheep.Epoch, absent func(sheep.Epoc
 	best, bad := -1, false
 	var lost sheep.Epoch // the latest write of those that cannot be read
 	for i, c := range copies {
-		if c.Trusted {
-			best = i
-			break
-		}
 		switch {
+		case best >= 0 && copies[best].Trusted && (!c.Trusted || copies[best].Exists || !c.Exists):
+		case c.Trusted:
+			best = i
 		case c.Bad:
 			bad, lost = true, max(lost, c.Written)
 		case best < 0 || better(c, copies[best]):

@@ -42,6 +42,11 @@ func TestJudge(t *testing.T) {
 			now:    4, want: verdict{source: 1},
 		},
 		{
+			name:   "who has lost its copy, and does not know, is not believed",
+			copies: []candidate{trusted(absent(4)), exists(3, 3), trusted(exists(3, 4))},
+			self:   1, now: 4, want: verdict{source: 2, same: true},
+		},
+		{
 			name:   "an equal and quiet copy needs no transfer",
 			copies: []candidate{trusted(exists(3, 5)), exists(3, 4)},
 			self:   1, now: 5, want: verdict{source: 0, same: true},

@@ -428,13 +428,13 @@ func (r *Recoverer) Repair(ctx context.Context, id sheep.ObjectID, from netip.Ad
 	return nil
 }
 
-// Distrust says that the copy of id could not be read or written. Whoever wants
-// it waits until it has been replaced by another node's.
+// Distrust says that the copy of id could not be read or written, or is missing.
+// Whoever wants it waits until it has been replaced by another node's.
 func (r *Recoverer) Distrust(id sheep.ObjectID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.bad[id] {
-		r.log.Error("a copy cannot be read or written and will be fetched from another node", "oid", id)
+		r.log.Error("a copy is missing, or cannot be read or written, and will be fetched from another node", "oid", id)
 	}
 	r.bad[id] = true
 	if r.view != nil {

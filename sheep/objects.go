@@ -12,6 +12,7 @@ type Ref struct {
 	Generation Generation // of the ownership that a write is made under; 0 on reads
 	Epoch      Epoch
 	IfStale    IfStale // the fan-out sets it
+	Elsewhere  bool    // likewise: other holders have the object, so that one that has not has lost it
 }
 
 // An IfStale says what a holder does with a request for an object of which its

@@ -2,11 +2,13 @@ package tests_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +76,21 @@ func spoil(t *testing.T, file string, off int64, n int) {
 	if _, err := f.WriteAt(p, off); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// openFiles returns the names of the files that a process has open.
+func openFiles(t *testing.T, pid int) (names []string) {
+	t.Helper()
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if name, err := os.Readlink(link); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // TestDamagedCopiesAreRepaired spoils a copy of an object, under a node that runs
@@ -159,6 +176,32 @@ func TestDamagedCopiesAreRepaired(t *testing.T) {
 				}
 			})
 		}
+	}
+	for contact, use := range map[string]func(){"read": func() { read(victim) }, "written": func() { fill(2) }} {
+		t.Run("it is gone when it is "+contact+", and was closed", func(t *testing.T) {
+			c.Until("the node to have it closed", func(context.Context) error {
+				c.Shutdown()
+				c.StartAll()
+				c.WaitRecovered()
+				if slices.Contains(openFiles(t, victim.Pid()), file) {
+					return errors.New("it was compared with the others") // which it is the next time no more
+				}
+				return nil
+			})
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			use()
+			c.Until("the copy to be made again", func(context.Context) error {
+				_, err := os.Stat(file)
+				return err
+			})
+			c.WaitRecovered()
+			c.Check(name)
+			for _, n := range c.Nodes {
+				read(n)
+			}
+		})
 	}
 	t.Run("an inode, of a node that starts with it", func(t *testing.T) {
 		inodes, err := filepath.Glob(filepath.Join(victim.Dir, "obj", "80*"))

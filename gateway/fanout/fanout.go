@@ -89,7 +89,8 @@ func (f *Fanout) Read(ctx context.Context, ref sheep.Ref, p []byte, off uint32) 
 // other failure of all of them is reported.
 func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders []int, p []byte, off uint32) error {
 	f.order(v, ref, holders)
-	all, missing := len(holders), 0
+	all := len(holders)
+	var lost []int
 	var failed error
 	for _, ref.IfStale = range [...]sheep.IfStale{sheep.StaleRefuses, sheep.StaleWaits} {
 		lacking := 0
@@ -97,9 +98,10 @@ func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders [
 			err := f.readFrom(ctx, v, i, ref, p, off)
 			switch {
 			case err == nil:
+				f.remind(ctx, v, ref, lost)
 				return nil
 			case errors.Is(err, sheep.ErrNoObject):
-				missing++
+				lost = append(lost, i)
 			case ref.IfStale == sheep.StaleRefuses && errors.Is(err, sheep.ErrStaleCopy):
 				holders[lacking] = i
 				lacking++
@@ -109,10 +111,19 @@ func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders [
 		}
 		holders = holders[:lacking]
 	}
-	if missing == all {
+	if len(lost) == all {
 		return fmt.Errorf("read object %v: %w", ref.ID, sheep.ErrNoObject)
 	}
 	return failed
+}
+
+// remind tells those who have lost their copies that others have theirs. They see to
+// the rest themselves.
+func (f *Fanout) remind(ctx context.Context, v *nodes, ref sheep.Ref, lost []int) {
+	ref.Elsewhere, ref.IfStale = true, sheep.StaleRefuses
+	for _, i := range lost {
+		_ = f.readFrom(ctx, v, i, ref, make([]byte, 1), 0)
+	}
 }
 
 // order puts the holders into the order in which a read asks them.
@@ -198,7 +209,9 @@ func (f *Fanout) sendAll(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.
 
 // send sends w to the holders at once and waits for all answers. This node's own
 // copy comes last: it is written while the others travel. Those whose copies are not
-// current, and who say so, are moved behind the others, of which there are n.
+// current, and who say so, are moved behind the others, of which there are n. If some
+// have no such object and others have, it is sent to those again, as to somebody who
+// has lost it.
 func (f *Fanout) send(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Write, holders []int) (n int, err error) {
 	g := f.group(len(holders))
 	g.flight = flight.Of(ctx)
@@ -214,15 +227,47 @@ func (f *Fanout) send(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Wri
 	if own >= 0 {
 		f.local.StartWrite(ctx, ref, w, g.answers[own])
 	}
-	stale, err := g.wait()
+	stale, missing, err := g.wait()
 	f.groups.Put(g)
-	for k, i := range holders {
-		if stale&(1<<k) == 0 {
-			holders[k], holders[n] = holders[n], i
-			n++
+	if stale|missing == 0 {
+		return len(holders), err
+	}
+	n, lost := arrange(holders, stale, missing)
+	switch {
+	case lost == 0 || curable(err):
+		return n, err
+	case lost == len(holders):
+		return lost, worse(err, fmt.Errorf("write object %v: %w", ref.ID, sheep.ErrNoObject))
+	}
+	ref.Elsewhere = true
+	found, again := f.send(ctx, v, ref, w, holders[n:n+lost])
+	return n + found, worse(err, again)
+}
+
+// arrange orders the holders by their answers: those who took the request, then
+// those who miss the object, then those whose copies are not current; the k-th bit
+// tells of the k-th holder. It returns how many took it, and how many miss the object.
+func arrange(holders []int, stale, missing uint32) (took, lost int) {
+	was := slices.Clone(holders)
+	holders = holders[:0]
+	for k, i := range was {
+		if (stale|missing)&(1<<k) == 0 {
+			holders = append(holders, i)
 		}
 	}
-	return n, err
+	took = len(holders)
+	for k, i := range was {
+		if missing&(1<<k) != 0 {
+			holders = append(holders, i)
+		}
+	}
+	lost = len(holders) - took
+	for k, i := range was {
+		if stale&(1<<k) != 0 {
+			holders = append(holders, i)
+		}
+	}
+	return took, lost
 }
 
 // Remove removes every copy of the object. If there was none it returns
@@ -334,9 +379,10 @@ type group struct {
 	flight *flight.Flight // whose write it is; set before anybody is asked
 	turn   uint32         // likewise
 
-	mu    sync.Mutex
-	err   error  // the one that decides so far; guarded by mu
-	stale uint32 // a bit for each that says that its copy is not current; guarded by mu
+	mu      sync.Mutex
+	err     error  // the one that decides so far; guarded by mu
+	stale   uint32 // a bit for each that says that its copy is not current; guarded by mu
+	missing uint32 // likewise for each that says that it has none; guarded by mu
 }
 
 // group returns a group that nobody uses, for n copies.
@@ -361,9 +407,12 @@ func (g *group) done(k int, err error) {
 	g.flight.Answered(g.turn, k)
 	if err != nil {
 		g.mu.Lock()
-		if errors.Is(err, sheep.ErrStaleCopy) {
+		switch {
+		case errors.Is(err, sheep.ErrStaleCopy):
 			g.stale |= 1 << k
-		} else {
+		case errors.Is(err, sheep.ErrNoObject):
+			g.missing |= 1 << k
+		default:
 			g.err = worse(g.err, err)
 		}
 		g.mu.Unlock()
@@ -373,11 +422,11 @@ func (g *group) done(k int, err error) {
 	}
 }
 
-// wait returns who has said that its copy is not current, and the error that decides
-// of the others, once all answers are there.
-func (g *group) wait() (stale uint32, err error) {
+// wait returns who has said that its copy is not current, or that it has none, and
+// the error that decides of the others, once all answers are there.
+func (g *group) wait() (stale, missing uint32, err error) {
 	<-g.answered
-	stale, err = g.stale, g.err
-	g.stale, g.err, g.flight = 0, nil, nil
-	return stale, err
+	stale, missing, err = g.stale, g.missing, g.err
+	g.stale, g.missing, g.err, g.flight = 0, 0, nil, nil
+	return stale, missing, err
 }

@@ -20,6 +20,8 @@ const (
 	PeerZero     PeerBits = 16 // Len bytes are to be zeroed; there is no data
 	PeerRefuse   PeerBits = 32 // sheep.StaleRefuses
 	PeerNote     PeerBits = 64 // sheep.StaleNotes
+
+	PeerElsewhere PeerBits = 128 // sheep.Ref.Elsewhere
 )
 
 // A PeerBody is the body of the requests of our own peer and owner wire that
@@ -83,6 +85,9 @@ func PeerBodyOf(ref sheep.Ref) PeerBody {
 	case sheep.StaleNotes:
 		p.Bits = PeerNote
 	}
+	if ref.Elsewhere {
+		p.Bits |= PeerElsewhere
+	}
 	return p
 }
 
@@ -94,6 +99,7 @@ func (p PeerBody) Ref(epoch sheep.Epoch) (sheep.Ref, error) {
 		return sheep.Ref{}, fmt.Errorf("object %v: %w", p.ID, err)
 	}
 	ref := sheep.Ref{ID: p.ID, Policy: policy, Size: p.Size, Generation: p.Generation, Epoch: epoch}
+	ref.Elsewhere = p.Bits&PeerElsewhere != 0
 	switch {
 	case p.Bits&PeerRefuse != 0:
 		ref.IfStale = sheep.StaleRefuses

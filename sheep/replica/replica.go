@@ -54,8 +54,8 @@ type Trust interface {
 	// nothing else verifies it; afterwards the copy counts as current.
 	Replace(ref sheep.Ref, fn func() error) error
 
-	// Distrust says that the copy could not be read or written: it is to be
-	// replaced by another node's.
+	// Distrust says that the copy could not be read or written, or is missing: it is
+	// to be replaced by another node's.
 	Distrust(id sheep.ObjectID)
 
 	// Doubt says that a write may have reached this copy in part, or other
@@ -190,7 +190,7 @@ func (r *Replica) StartWrite(ctx context.Context, ref sheep.Ref, w *sheep.Write,
 // writeNow applies w if nothing must be waited for before, and reports whether
 // that was so.
 func (r *Replica) writeNow(ref sheep.Ref, w *sheep.Write) (commit store.Commit, now bool, err error) {
-	if w.Create {
+	if w.Create || ref.Elsewhere {
 		return commit, false, nil
 	}
 	r.gate.RLock()
@@ -376,6 +376,9 @@ func (r *Replica) admitted(ctx context.Context, ref sheep.Ref, w *sheep.Write, f
 			if err := r.epochs.WaitEpoch(ctx, ref.Epoch); err != nil {
 				return err
 			}
+		case ref.Elsewhere && errors.Is(err, sheep.ErrNoObject):
+			r.trust.Distrust(ref.ID)
+			ref.Elsewhere = false // or it is elsewhere no more
 		case !errors.Is(err, sheep.ErrStaleCopy):
 			return err
 		case ref.IfStale == sheep.StaleNotes:
