@@ -249,12 +249,14 @@ func TestAReadOfWhatIsAwayEndsAtItsDeadline(t *testing.T) {
 	c.WaitRecovered()
 	newer := bytes.Repeat([]byte("newer..."), 8<<20)
 	c.DogAt(newest[0], newer, "vdi", "write", "disk")
+	c.Dog("cluster", "recover", "disable") // that it learns nothing while it can
 	stale.Start()
 	c.WaitJoined()
 	c.Dog("cluster", "deadline", "3")
 	for _, n := range newest {
 		n.Kill()
 	}
+	c.WaitJoined() // it knows that they are gone
 	conn, err := native.Dial(t.Context(), stale.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -273,6 +275,8 @@ func TestAReadOfWhatIsAwayEndsAtItsDeadline(t *testing.T) {
 	for _, n := range newest {
 		n.Start()
 	}
+	c.WaitJoined()
+	c.Dog("cluster", "recover", "enable")
 	c.WaitRecovered()
 	if got := c.DogAt(stale, nil, "vdi", "read", "disk"); got != string(newer) {
 		t.Error("the disk has not what was written last")

@@ -105,7 +105,7 @@ func (p *process) heard(line string) {
 }
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // wait waits until ok returns true; p.mu is held while it runs.
 func (p *process) wait(what string, ok func() bool) {
