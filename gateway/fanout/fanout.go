@@ -23,6 +23,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"sheepdog/gateway/flight"
 	"sheepdog/sheep"
@@ -117,9 +118,17 @@ func (f *Fanout) readAny(ctx context.Context, v *nodes, ref sheep.Ref, holders [
 	return failed
 }
 
+// reminding is how long a read that is done waits for those whom it reminds.
+const reminding = time.Second
+
 // remind tells those who have lost their copies that others have theirs. They see to
 // the rest themselves.
 func (f *Fanout) remind(ctx context.Context, v *nodes, ref sheep.Ref, lost []int) {
+	if len(lost) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reminding)
+	defer cancel()
 	ref.Elsewhere, ref.IfStale = true, sheep.StaleRefuses
 	for _, i := range lost {
 		_ = f.readFrom(ctx, v, i, ref, make([]byte, 1), 0)

@@ -108,6 +108,6 @@ func TestAReadDoesNotWaitForAHolderThatLacksTheObject(t *testing.T) {
 		}
 		f.set(h[0], func(s *storage) { delete(s.objects, ref.ID) })
 		f.set(h[1], func(s *storage) { delete(s.objects, ref.ID) })
-		read(6)
+		read(6 + 2) // the two that have lost it are told
 	})
 }
