@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"time"
 
 	"sheepdog/cmd/internal/logging"
@@ -127,7 +128,8 @@ func (v recoveryView) Waiting() proto.WaitingList {
 	all := v.r.Waiting()
 	list := proto.WaitingList{Total: uint32(len(all))}
 	for _, w := range all[:min(len(all), proto.MaxWaiting)] {
-		list.Objects = append(list.Objects, proto.WaitingObject{ID: w.ID, Since: w.Since.Unix(), Reason: w.Err.Error()})
+		reason := strings.TrimSuffix(w.Err.Error(), ": "+sheep.ErrAgain.Error()) // which is for sheep
+		list.Objects = append(list.Objects, proto.WaitingObject{ID: w.ID, Since: w.Since.Unix(), Reason: reason})
 	}
 	return list
 }
