@@ -34,36 +34,13 @@ type candidate struct {
 // place. absent names the members of an epoch that are not among those asked; it
 // returns "" if there are none.
 //
-// A trusted copy is the truth, and if some say that there is one and others that there
-// is none, those have lost theirs. Without a trusted copy it is the copy that was current
-// last: whatever was answered in the epochs up to that one is in it. Copies
-// that were written later carry the later epoch and are therefore current
-// later. What is left are the epochs after the best copy's: if a member of one
-// of them is absent, or has a copy that cannot be read and was written in one
-// of them, there is something newer, and no older copy may take its place.
+// A trusted copy is the truth. Without one it is the newest of those that there are.
 func judge(copies []candidate, self int, now sheep.Epoch, absent func(sheep.Epoch) string) (verdict, error) {
-	best, bad := -1, false
-	var lost sheep.Epoch // the latest write of those that cannot be read
-	for i, c := range copies {
-		switch {
-		case best >= 0 && copies[best].Trusted && (!c.Trusted || copies[best].Exists || !c.Exists):
-		case c.Trusted:
-			best = i
-		case c.Bad:
-			bad, lost = true, max(lost, c.Written)
-		case best < 0 || better(c, copies[best]):
-			best = i
-		}
-	}
-	if bad && (best < 0 || !copies[best].Trusted && (!copies[best].Exists || lost > copies[best].Current)) {
-		return verdict{}, fmt.Errorf("object %v: %w", copies[self].ID, errNoCopy)
-	}
-	if !copies[best].Trusted {
-		for e := copies[best].Current + 1; e <= now; e++ {
-			if names := absent(e); names != "" {
-				return verdict{}, fmt.Errorf("object %v: %s, of epoch %d, may hold a newer copy and is absent: %w",
-					copies[best].ID, names, e, sheep.ErrAgain)
-			}
+	best := trusted(copies)
+	if best < 0 {
+		var err error
+		if best, err = newest(copies, now, absent); err != nil {
+			return verdict{}, err
 		}
 	}
 	v := verdict{source: best}
@@ -80,6 +57,47 @@ func judge(copies []candidate, self int, now sheep.Epoch, absent func(sheep.Epoc
 	}
 	v.stamp = its.Exists && (mine.Hot || its.Hot)
 	return v, nil
+}
+
+// trusted returns the first copy that is trusted, or -1. A node that says that there is
+// none, though others have one, has lost its own and is not believed.
+func trusted(copies []candidate) int {
+	at := -1
+	for i, c := range copies {
+		if c.Trusted && (at < 0 || c.Exists && !copies[at].Exists) {
+			at = i
+		}
+	}
+	return at
+}
+
+// newest returns the copy that was current last, none being trusted: whatever was
+// answered in the epochs up to that one is in it. Copies that were written later carry
+// the later epoch and are therefore current later. What is left are the epochs after
+// the best copy's: if a member of one of them is absent, or has a copy that cannot be
+// read and was written in one of them, there is something newer, and no older copy may
+// take its place.
+func newest(copies []candidate, now sheep.Epoch, absent func(sheep.Epoch) string) (int, error) {
+	best, bad := -1, false
+	var lost sheep.Epoch // the latest write of those that cannot be read
+	for i, c := range copies {
+		switch {
+		case c.Bad:
+			bad, lost = true, max(lost, c.Written)
+		case best < 0 || better(c, copies[best]):
+			best = i
+		}
+	}
+	if bad && (best < 0 || !copies[best].Exists || lost > copies[best].Current) {
+		return -1, fmt.Errorf("object %v: %w", copies[0].ID, errNoCopy)
+	}
+	for e := copies[best].Current + 1; e <= now; e++ {
+		if names := absent(e); names != "" {
+			return -1, fmt.Errorf("object %v: %s, of epoch %d, may hold a newer copy and is absent: %w",
+				copies[best].ID, names, e, sheep.ErrAgain)
+		}
+	}
+	return best, nil
 }
 
 // better reports whether copy a is to be preferred to b, neither being trusted.

@@ -174,8 +174,7 @@ func (r *Recoverer) Reset(e sheep.Epoch) {
 	r.past, r.first = 0, 0
 	r.settled.Store(0)
 	r.rest.Store(nil)
-	r.waiting.note(unknown, nil)
-	r.waiting.keep(nil)
+	r.waiting.clear()
 	r.wake()
 }
 

@@ -69,6 +69,13 @@ func (l *waitList) keep(ids []sheep.ObjectID) {
 	})
 }
 
+// clear forgets all.
+func (l *waitList) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.all)
+}
+
 // Waiting returns the objects whose copies here cannot be made current yet, those
 // that wait longest first, but before them what stands for unknown ones.
 func (r *Recoverer) Waiting() []Waiting {

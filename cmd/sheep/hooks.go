@@ -167,6 +167,9 @@ func readHistory(st *store.Store, log *slog.Logger) (cluster.History, error) {
 // nothing, and keeps nobody from starting: the others have theirs.
 func readVDIs(st *store.Store, log *slog.Logger) ([]cluster.KnownVDI, error) {
 	ids, err := st.IDs(0)
+	if err != nil {
+		return nil, err
+	}
 	var vdis []cluster.KnownVDI
 	buf := make([]byte, proto.InodeHeaderSize)
 	for _, id := range ids {
@@ -187,7 +190,7 @@ func readVDIs(st *store.Store, log *slog.Logger) ([]cluster.KnownVDI, error) {
 		}
 		vdis = append(vdis, cluster.KnownVDI{VDI: v, Epoch: info.WriteEpoch})
 	}
-	return vdis, err
+	return vdis, nil
 }
 
 func vdiOf(id sheep.ObjectID, header []byte) (sheep.VDI, error) {

@@ -129,10 +129,8 @@ func (f *Fanout) remind(ctx context.Context, v *nodes, ref sheep.Ref, lost []int
 	}
 	ctx, cancel := context.WithTimeout(ctx, reminding)
 	defer cancel()
-	ref.Elsewhere, ref.IfStale = true, sheep.StaleRefuses
-	for _, i := range lost {
-		_ = f.readFrom(ctx, v, i, ref, make([]byte, 1), 0)
-	}
+	ref.Elsewhere = true
+	f.lookAt(ctx, v, ref, lost)
 }
 
 // order puts the holders into the order in which a read asks them.
@@ -259,23 +257,17 @@ func (f *Fanout) send(ctx context.Context, v *nodes, ref sheep.Ref, w *sheep.Wri
 func arrange(holders []int, stale, missing uint32) (took, lost int) {
 	was := slices.Clone(holders)
 	holders = holders[:0]
-	for k, i := range was {
-		if (stale|missing)&(1<<k) == 0 {
-			holders = append(holders, i)
+	pick := func(mask uint32) int {
+		for k, i := range was {
+			if mask&(1<<k) != 0 {
+				holders = append(holders, i)
+			}
 		}
+		return len(holders)
 	}
-	took = len(holders)
-	for k, i := range was {
-		if missing&(1<<k) != 0 {
-			holders = append(holders, i)
-		}
-	}
-	lost = len(holders) - took
-	for k, i := range was {
-		if stale&(1<<k) != 0 {
-			holders = append(holders, i)
-		}
-	}
+	took = pick(^(stale | missing))
+	lost = pick(missing) - took
+	pick(stale)
 	return took, lost
 }
 

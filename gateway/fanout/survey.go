@@ -51,6 +51,7 @@ func (f *Fanout) look(ctx context.Context, v *nodes, ref sheep.Ref, holders []in
 	}
 }
 
+// lookAt has the holders look at their copies, and waits for their answers.
 func (f *Fanout) lookAt(ctx context.Context, v *nodes, ref sheep.Ref, holders []int) {
 	ref.IfStale = sheep.StaleRefuses
 	var wg sync.WaitGroup

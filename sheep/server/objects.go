@@ -128,7 +128,7 @@ func (d *Daemon) flush(ctx context.Context, s *Session, vdi sheep.VDIID) error {
 // flushed answers a request with what has come of its flush.
 func (d *Daemon) flushed(r *Request, err error) {
 	if errors.Is(err, sheep.ErrLostWrites) {
-		r.Once(func() { sheep.Told(err) })
+		r.Once(err)
 	}
 	d.finish(r, err)
 }

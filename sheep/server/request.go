@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 
+	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
 	"sheepdog/sheep/receipt"
 	"sheepdog/sheep/wire"
@@ -61,9 +62,9 @@ func (r *Request) Reply(resp proto.Response, data ...[]byte) {
 	c.w.Append(resp.Append(head[:0]), r, data...)
 }
 
-// Once says that the answer, which the handler is about to give, is given once. got
-// is called when the client has it, if ever.
-func (r *Request) Once(got func()) { r.once = r.conn.told.Expect(got) }
+// Once says that err, which the handler is about to answer with, is told once: when
+// the client has the answer, if ever, it counts as told.
+func (r *Request) Once(err error) { r.once = r.conn.told.Expect(func() { sheep.Told(err) }) }
 
 // Drop ends the request, and its connection, without an answer. It takes the
 // place of Reply.
