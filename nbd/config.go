@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -49,6 +50,10 @@ type Config struct {
 	// ConnContext, if it is set, returns the context of the device calls of a
 	// connection from the client, "unix" or its address. It is derived from ctx.
 	ConnContext func(ctx context.Context, client string) context.Context
+
+	// Receipts returns what knows which replies the client at the other end of conn
+	// has got. By default a reply that is handed to the socket counts as such.
+	Receipts func(conn net.Conn) Receipts
 
 	Log *slog.Logger // nothing is logged by default
 }
@@ -100,6 +105,9 @@ func (cfg Config) withDefaults() Config {
 		cfg.MaxInFlightConn = cfg.MaxInFlight / 2
 	}
 	cfg.MaxInFlightConn = min(max(cfg.MaxInFlightConn, largest), cfg.MaxInFlight)
+	if cfg.Receipts == nil {
+		cfg.Receipts = func(net.Conn) Receipts { return atOnce{} }
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

@@ -11,16 +11,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"sheepdog/sheep/receipt"
 )
 
 // A conn is one client.
 type conn struct {
 	srv  *Server
 	log  *slog.Logger
-	raw  net.Conn      // as accepted
-	told *receipt.Book // of replies that the device has to know of
+	raw  net.Conn // as accepted
+	told Receipts // of replies that the device has to know of
 
 	// Owned by the goroutine that serves the connection.
 	nc         net.Conn // raw, or TLS over it
@@ -63,7 +61,7 @@ type conn struct {
 
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
-		srv: s, raw: nc, told: receipt.NewBook(nc), nc: nc,
+		srv: s, raw: nc, told: s.cfg.Receipts(nc), nc: nc,
 		log:  s.cfg.Log.With("client", clientName(nc)),
 		zero: make(chan struct{}, 1),
 	}

@@ -79,6 +79,34 @@ type Teller interface {
 	Told(err error)
 }
 
+// Receipts know which replies a client has got.
+type Receipts interface {
+	// Expect notes that a reply is about to be sent. The caller calls sent, once, when
+	// it has been, or with an error if it never will be; got is called when the client
+	// has the reply, if ever.
+	Expect(got func()) (sent func(error))
+
+	// Open reports whether there are replies of which it is not known.
+	Open() bool
+
+	// Collect waits until no reply is on its way to the socket, and looks which have
+	// arrived. The client has sent something since, or ended the connection in order.
+	Collect()
+}
+
+// atOnce takes what is sent for received.
+type atOnce struct{}
+
+func (atOnce) Expect(got func()) func(error) {
+	return func(err error) {
+		if err == nil {
+			got()
+		}
+	}
+}
+func (atOnce) Open() bool { return false }
+func (atOnce) Collect()   {}
+
 // A Prefetcher is a Device that can read ahead: n bytes from off will soon be
 // read. On other devices the cache command does nothing, successfully.
 type Prefetcher interface {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sheepdog/nbd"
+	"sheepdog/sheep/wire"
 )
 
 // choose gets a client of a pipe as far as the requests.
@@ -161,7 +162,9 @@ func TestADeviceLearnsWhenTheClientHasHeardOfItsFailure(t *testing.T) {
 		t.Run(about, func(t *testing.T) {
 			m := newMemory(1 << 20)
 			m.set("flush", syscall.EIO)
-			c := serve(t, exports{"a": m}, nbd.Config{}).open(t, "a", false)
+			c := serve(t, exports{"a": m}, nbd.Config{
+				Receipts: func(conn net.Conn) nbd.Receipts { return wire.NewReceipts(conn) },
+			}).open(t, "a", false)
 			c.request(cmdFlush, 0, 0, 0)
 			test.client(c)
 			m.set("flush", nil)

@@ -1,10 +1,6 @@
 package nbd
 
-import (
-	"encoding/binary"
-
-	"sheepdog/sheep/receipt"
-)
+import "encoding/binary"
 
 // A header precedes every request. Integers are big-endian.
 //
@@ -42,9 +38,9 @@ func decodeHeader(b []byte) (h header, ok bool) {
 type request struct {
 	header
 	c    *conn
-	cost int64          // taken out of the budget
-	buf  *buffer        // data of reads and writes, or nil
-	once *receipt.Entry // of a reply that the device has to know of, or nil
+	cost int64       // taken out of the budget
+	buf  *buffer     // data of reads and writes, or nil
+	once func(error) // if the device has to know of the reply: that it has been sent
 
 	head    [simpleReplySize]byte
 	scratch []byte   // what else a reply consists of
@@ -74,7 +70,7 @@ func newRequest() *request {
 func (r *request) finish(err error) {
 	c := r.c
 	if r.once != nil {
-		r.once.Sent(err)
+		r.once(err)
 		r.once = nil
 	}
 	c.srv.buffers.put(r.buf)

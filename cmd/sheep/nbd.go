@@ -8,6 +8,7 @@ import (
 
 	"sheepdog/nbd"
 	"sheepdog/sheep"
+	"sheepdog/sheep/wire"
 )
 
 // An nbdService is the NBD server with its sockets, or nothing.
@@ -49,6 +50,7 @@ func (n *node) openNBD(ctx context.Context) (s nbdService, err error) {
 		TLS: crypt, TLSRequire: cfg.tls.require, DefaultExport: cfg.fallback, ReadOnly: cfg.readOnly,
 		MaxConns: cfg.maxConns, MaxInFlight: cfg.maxMemory, HandshakeTimeout: cfg.handshake,
 		DrainTimeout: stopPatience, Log: n.log,
+		Receipts: func(conn net.Conn) nbd.Receipts { return wire.NewReceipts(conn) },
 		ConnContext: func(ctx context.Context, client string) context.Context {
 			return sheep.WithClient(ctx, sheep.Client{Kind: "nbd", Addr: client})
 		},

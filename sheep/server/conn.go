@@ -10,7 +10,6 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
-	"sheepdog/sheep/receipt"
 	"sheepdog/sheep/wire"
 )
 
@@ -27,7 +26,7 @@ type conn struct {
 	nc      net.Conn
 	w       *wire.Writer
 	r       *wire.Reader
-	told    *receipt.Book // of answers that are given once
+	told    *wire.Receipts // of answers that are given once
 	session Session
 
 	reads     context.Context // of requests that only read; ends when no answer can be sent
@@ -51,7 +50,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 		nc:     nc,
 		stop:   make(chan struct{}),
 		freed:  make(chan struct{}, 1),
-		told:   receipt.NewBook(nc),
+		told:   wire.NewReceipts(nc),
 	}
 	c.w = wire.NewWriter(nc, wire.WriterConfig{Patience: s.cfg.Patience, GiveUp: s.anyShort})
 	work := sheep.WithClient(s.work, sheep.Client{Kind: "native", Addr: clientAddr(nc)})

@@ -6,7 +6,6 @@ import (
 
 	"sheepdog/sheep"
 	"sheepdog/sheep/proto"
-	"sheepdog/sheep/receipt"
 	"sheepdog/sheep/wire"
 )
 
@@ -28,9 +27,9 @@ type Request struct {
 	conn *conn
 	plan Plan
 	cost int64
-	in   *wire.Buffer   // under Data
-	out  *wire.Buffer   // lent by Room
-	once *receipt.Entry // of an answer that is given once, or nil
+	in   *wire.Buffer // under Data
+	out  *wire.Buffer // lent by Room
+	once func(error)  // if the answer is given once: that it has been sent
 
 	scratch // of the handlers
 }
@@ -90,7 +89,7 @@ func (r *Request) Sent(err error) {
 	c := r.conn
 	s := c.server
 	if r.once != nil {
-		r.once.Sent(err)
+		r.once(err)
 	}
 	s.buffers.Put(r.in)
 	s.buffers.Put(r.out)

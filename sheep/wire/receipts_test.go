@@ -1,4 +1,4 @@
-package receipt_test
+package wire_test
 
 import (
 	"io"
@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"sheepdog/sheep/receipt"
+	"sheepdog/sheep/wire"
 )
 
 // pair returns both ends of a connection.
@@ -57,46 +57,46 @@ func TestReceiptWhenTheOtherEndHasEverything(t *testing.T) {
 	for network, addr := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(t.TempDir(), "sock")} {
 		t.Run(network, func(t *testing.T) {
 			here, there := pair(t, network, addr)
-			book := receipt.NewBook(here)
+			receipts := wire.NewReceipts(here)
 			got := 0
-			entry := book.Expect(func() { got++ })
+			sent := receipts.Expect(func() { got++ })
 			n := fill(t, here)
-			entry.Sent(nil)
-			book.Collect()
-			if got != 0 || !book.Open() {
-				t.Fatalf("%d receipts for what the other end has not taken, open: %t", got, book.Open())
+			sent(nil)
+			receipts.Collect()
+			if got != 0 || !receipts.Open() {
+				t.Fatalf("%d receipts for what the other end has not taken, open: %t", got, receipts.Open())
 			}
 			if _, err := io.CopyN(io.Discard, there, int64(n)); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(10 * time.Second); book.Open() && time.Now().Before(end); {
-				book.Collect() // the acknowledgement is on its way
+			for end := time.Now().Add(10 * time.Second); receipts.Open() && time.Now().Before(end); {
+				receipts.Collect() // the acknowledgement is on its way
 			}
-			book.Collect()
-			if got != 1 || book.Open() {
-				t.Errorf("%d receipts for what was read, open: %t", got, book.Open())
+			receipts.Collect()
+			if got != 1 || receipts.Open() {
+				t.Errorf("%d receipts for what was read, open: %t", got, receipts.Open())
 			}
 		})
 	}
 }
 
 func TestNoReceiptForWhatWasNotSent(t *testing.T) {
-	for about, end := range map[string]func(here, there net.Conn, e *receipt.Entry){
-		"it could not be sent":       func(_, _ net.Conn, e *receipt.Entry) { e.Sent(net.ErrClosed) },
-		"the connection is closed":   func(here, _ net.Conn, e *receipt.Entry) { e.Sent(nil); here.Close() },
-		"the client has not read it": func(here, _ net.Conn, e *receipt.Entry) { here.Write([]byte("x")); e.Sent(nil) },
-		"the client closed unreading": func(here, there net.Conn, e *receipt.Entry) {
+	for about, end := range map[string]func(here, there net.Conn, sent func(error)){
+		"it could not be sent":       func(_, _ net.Conn, sent func(error)) { sent(net.ErrClosed) },
+		"the connection is closed":   func(here, _ net.Conn, sent func(error)) { sent(nil); here.Close() },
+		"the client has not read it": func(here, _ net.Conn, sent func(error)) { here.Write([]byte("x")); sent(nil) },
+		"the client closed unreading": func(here, there net.Conn, sent func(error)) {
 			here.Write([]byte("x"))
-			e.Sent(nil)
+			sent(nil)
 			there.Close()
 			here.Close()
 		},
 	} {
 		t.Run(about, func(t *testing.T) {
 			here, there := pair(t, "unix", filepath.Join(t.TempDir(), "sock"))
-			book := receipt.NewBook(here)
-			end(here, there, book.Expect(func() { t.Error("a receipt") }))
-			book.Collect()
+			receipts := wire.NewReceipts(here)
+			end(here, there, receipts.Expect(func() { t.Error("a receipt") }))
+			receipts.Collect()
 		})
 	}
 }
@@ -108,19 +108,19 @@ func TestCollectWaitsForAnswersOnTheirWay(t *testing.T) {
 		here, there := net.Pipe()
 		defer here.Close()
 		defer there.Close()
-		book := receipt.NewBook(here)
+		receipts := wire.NewReceipts(here)
 		var got atomic.Int32
-		entry := book.Expect(func() { got.Add(1) })
+		sent := receipts.Expect(func() { got.Add(1) })
 		var done atomic.Bool
 		go func() {
-			book.Collect()
+			receipts.Collect()
 			done.Store(true)
 		}()
 		synctest.Wait()
 		if done.Load() {
 			t.Error("it does not wait")
 		}
-		entry.Sent(nil)
+		sent(nil)
 		synctest.Wait()
 		if !done.Load() || got.Load() != 1 {
 			t.Errorf("after the answer was sent: done %t, %d receipts", done.Load(), got.Load())
